@@ -1,0 +1,118 @@
+"""The `zegel` command.
+
+Sub-commands live in the rooms they belong to and are loaded when they are called, so that `zegel --help` is quick and
+`zegel verify` runs where only the verifier is installed. Rooms are named here as text; nothing is imported across.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+
+
+@dataclass(frozen=True)
+class Lazy:
+    """A sub-command and where its code is: `module:attribute`, a Typer app or a function."""
+
+    target: str
+    help: str
+    panel: str
+    extra: str = ""  # the extra of the package that brings what it imports
+
+
+SHOW, CONSORTIUM, HOSPITAL, ANYONE = "See it work", "Consortium", "Hospital", "Anyone"
+
+COMMANDS: dict[str, Lazy] = {
+    "demo": Lazy("admin_api.demo:demo", "Found, train, certify and verify with five hospitals on this machine.", SHOW),
+    "demo-stop": Lazy("admin_api.demo:demo_stop", "Stop what `zegel demo --keep-running` left running.", SHOW),
+    "sample": Lazy(
+        "site_packages.data_commands:sample", "Write synthetic Dutch day admissions for some hospitals.", SHOW, "site"
+    ),
+    "benchmark": Lazy(
+        "site_packages.benchmark:benchmark_app", "Train on a table of texts and codes, federated in memory.", SHOW, "site"
+    ),
+    "consortium": Lazy(
+        "admin_api.commands:consortium_app", "Found the consortium, approve certificates, run the server.", CONSORTIUM,
+        "consortium",
+    ),
+    "person": Lazy("admin_api.commands:person_app", "Keys and certificates of people who sign.", CONSORTIUM, "consortium"),
+    "plan": Lazy("admin_api.commands:plan_app", "Propose, read and approve training plans.", CONSORTIUM, "consortium"),
+    "run": Lazy("admin_api.commands:run_app", "Carry out an approved plan and watch it.", CONSORTIUM, "consortium"),
+    "release": Lazy("admin_api.commands:release_app", "Propose, approve and certify releases.", CONSORTIUM, "consortium"),
+    "audit": Lazy("audit.commands:audit_app", "Read and check the audit log.", CONSORTIUM, "log"),
+    "site": Lazy("site_packages.commands:site_app", "A hospital's machine: join, import, limits, start.", HOSPITAL, "site"),
+    "privacy": Lazy("privacy.commands:privacy_app", "What does this much noise mean? Epsilon and back.", ANYONE, "privacy"),
+    "verify": Lazy("audit.commands:verify", "Check a release's dossier offline.", ANYONE),
+}  # fmt: skip
+
+
+class LazyGroup(typer.core.TyperGroup):
+    """Lists sub-commands without importing them; imports the one that is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        lazy = COMMANDS.get(cmd_name)
+        if lazy is None:
+            return None
+        # What is listed is a name and a line; `resolve_command` puts the code behind it.
+        return typer.core.TyperCommand(name=cmd_name, help=lazy.help, rich_help_panel=lazy.panel)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, (None if name is None else load(name)), rest
+
+
+def load(name: str) -> Any:
+    """The real command behind a listed name. Exits with advice when its packages are not installed."""
+    lazy = COMMANDS[name]
+    module, attribute = lazy.target.split(":")
+    try:
+        target = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if not lazy.extra or (error.name or "").split(".")[0] in (
+            "jobs",
+            "site_packages",
+            "privacy",
+            "audit",
+            "admin_api",
+        ):
+            raise
+        typer.echo(f"zegel {name} needs {error.name}: pip install 'zegel[{lazy.extra}]'", err=True)
+        raise SystemExit(1) from None
+    if isinstance(target, typer.Typer):
+        command = typer.main.get_command(target)
+    else:
+        single = typer.Typer(add_completion=False)
+        single.command(name=name)(target)
+        command = typer.main.get_command(single)
+    command.name = name
+    return command
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # its traces would print local variables, passphrases among them
+    help="Hospitals train one ICD-10 coding model together; no record moves, and anyone can check what went in.",
+)
+
+
+@app.callback(invoke_without_command=False)
+def _root() -> None:
+    """Hospitals train one ICD-10 coding model together; no record moves, and anyone can check what went in."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app(prog_name="zegel")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""Certificates for hospitals and people: look at a request, then sign it and log it.
+
+A request is shown before it is signed; its fingerprint is what the admin compares with the requester over another
+channel. Issuing is logged before the reply can be handed out, so no certificate is out there that the log lacks.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from admin_api.errors import OnboardingError
+from admin_api.founding import issued_entry
+from audit.canonical import canonical_json, parse_json_object
+from audit.certificates import CLIENT, PEOPLE, certificate_pem, issue_certificate, load_certificate
+from audit.entry import CERTIFICATE_ISSUED, SITE_MANIFEST, Entry
+from audit.errors import AuditError
+from audit.signing_keys import generate_person_key, load_request, make_request, private_key_pem
+from audit.statement import DATA_MANIFEST, SignedStatement, verify_statement
+from jobs.federation.provisioning import (
+    LEAF_VALID_DAYS,
+    approve_request,
+    key_fingerprint,
+    open_root_key,
+    read_site_request,
+    write_private,
+)
+from jobs.home import ConsortiumHome
+
+PERSON_SCHEMA = "zegel/person-request/v1"
+REPLY_SUFFIX = ".signed.zip"  # NVFlare installs no other
+MAX_REQUEST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Request:
+    """A certificate request as received: who asks for what, and the key's fingerprint."""
+
+    path: Path
+    kind: str  # "site" or "person"
+    name: str
+    organisation: str
+    role: str
+    fingerprint: str  # sha256:<hex of the public key's SubjectPublicKeyInfo>
+
+
+def request_person(folder: Path, *, name: str, organisation: str, role: str, passphrase: bytes) -> Path:
+    """Make a person's key and certificate request in `folder`; only the request is handed on.
+
+    Returns: the request's path. Raises: OnboardingError for an unknown role or a folder already used.
+    """
+    if role not in PEOPLE:
+        raise OnboardingError(f"role {role!r}: expected one of {', '.join(sorted(PEOPLE))}")
+    if len(passphrase) < 8:
+        raise OnboardingError("the key's passphrase needs at least 8 characters")
+    if (folder / "person.key").exists():
+        raise OnboardingError(f"{folder} already holds a key; choose another folder")
+    key = generate_person_key()
+    try:
+        csr = make_request(key, name, organisation)
+    except AuditError as error:
+        raise OnboardingError(str(error)) from None
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_private(folder / "person.key", private_key_pem(key, passphrase))
+    request = folder / "person.request.json"
+    request.write_bytes(
+        canonical_json(
+            {
+                "schema": PERSON_SCHEMA,
+                "name": name,
+                "organisation": organisation,
+                "role": role,
+                "request": csr.public_bytes(serialization.Encoding.PEM).decode("ascii"),
+            }
+        )
+    )
+    return request
+
+
+def read_request(path: Path) -> Request:
+    """What a request asks for. Raises OnboardingError when it is none."""
+    try:
+        if path.stat().st_size > MAX_REQUEST_BYTES:
+            raise OnboardingError(f"{path}: larger than any request ({MAX_REQUEST_BYTES} bytes)")
+        if zipfile.is_zipfile(path):
+            return _read_site_request(path)
+        value = _person_value(path)
+        csr = load_request(value["request"].encode("ascii"))
+    except FileNotFoundError:
+        raise OnboardingError(f"{path}: no such file") from None
+    except (AuditError, KeyError, UnicodeEncodeError, AttributeError, zipfile.BadZipFile) as error:
+        raise OnboardingError(f"{path} is not a certificate request: {error}") from None
+    return Request(path, "person", value["name"], value["organisation"], value["role"], key_fingerprint(csr))
+
+
+def _read_site_request(path: Path) -> Request:
+    meta, fingerprint = read_site_request(path)
+    if meta.get("cert_type") != "client":
+        raise OnboardingError(f"{path} asks for a {meta.get('cert_type')!r} certificate, expected a hospital's")
+    return Request(path, "site", str(meta["name"]), str(meta["org"]), "client", fingerprint)
+
+
+def approve(
+    home: ConsortiumHome, request: Request, *, passphrase: bytes, out: Path, valid_days: int = LEAF_VALID_DAYS
+) -> x509.Certificate:
+    """Issue the certificate that `request` asks for, log it, and write the reply to `out`.
+
+    Raises: OnboardingError when the name is taken or `out` exists, ProvisioningError on a wrong passphrase or a
+    tampered request.
+    """
+    if out.exists():
+        raise OnboardingError(f"{out} exists already; choose another --out")
+    if request.kind == "site" and not out.name.endswith(REPLY_SUFFIX):
+        raise OnboardingError(f"{out}: the reply to a hospital must end in {REPLY_SUFFIX}")
+    with home.log() as log:
+        for _, entry in log.entries(kind=CERTIFICATE_ISSUED):
+            if entry.body["name"].casefold() == request.name.casefold():
+                raise OnboardingError(
+                    f"{entry.body['name']!r} already holds a certificate ({entry.body['role']}, until "
+                    f"{entry.body['not_after']}); choose another name"
+                )
+    draft = out.with_name(f".{out.name}.draft")
+    draft.unlink(missing_ok=True)
+    try:
+        if request.kind == "site":
+            approve_request(
+                request.path,
+                ca=home.ca,
+                profile=home.profile,
+                passphrase=passphrase,
+                out=draft,
+                valid_days=valid_days,
+            )
+            with zipfile.ZipFile(draft) as archive:
+                certificate = load_certificate(archive.read(f"{request.name}.crt"))
+        else:
+            certificate = _issue_person(home, request, passphrase, valid_days)
+            draft.write_text(certificate_pem(certificate), encoding="ascii")
+        with home.log() as log:
+            log.append([issued_entry(certificate, home)])
+        home.sign_checkpoint()
+        draft.rename(out)
+    finally:
+        draft.unlink(missing_ok=True)
+    return certificate
+
+
+def log_manifest(home: ConsortiumHome, path: Path) -> SignedStatement:
+    """Check a hospital's signed statement about its data and log it.
+
+    Raises: OnboardingError when it is not signed by the hospital it is about, under this consortium.
+    """
+    try:
+        if path.stat().st_size > MAX_REQUEST_BYTES:
+            raise OnboardingError(f"{path}: larger than any statement ({MAX_REQUEST_BYTES} bytes)")
+        signed = SignedStatement.from_json(json.loads(path.read_text(encoding="utf-8")))
+        identity = verify_statement(
+            signed,
+            home.certificates(),
+            home.root(),
+            at=home.clock(),
+            expected_type=DATA_MANIFEST,
+            consortium=home.config().name,
+            roles=frozenset({CLIENT}),
+        )
+        if signed.statement.get("site") != identity.name:
+            raise OnboardingError(f"{path}: {identity.name} signed a statement about {signed.statement.get('site')}")
+        entry = Entry(SITE_MANIFEST, home.clock(), {"site": identity.name, "manifest": signed.to_json()})
+    except (OSError, ValueError, AuditError) as error:
+        raise OnboardingError(f"{path}: {error}") from None
+    with home.log() as log:
+        log.append([entry])
+    home.sign_checkpoint()
+    return signed
+
+
+def _issue_person(home: ConsortiumHome, request: Request, passphrase: bytes, valid_days: int) -> x509.Certificate:
+    root = home.root()
+    now = home.clock().replace(microsecond=0)
+    try:
+        return issue_certificate(
+            load_request(_person_value(request.path)["request"].encode("ascii")),
+            name=request.name,
+            organisation=request.organisation,
+            role=request.role,
+            root_cert=root,
+            root_key=open_root_key(home.ca, passphrase),
+            not_before=now,
+            not_after=min(now + timedelta(days=valid_days), root.not_valid_after_utc),
+        )
+    except AuditError as error:
+        raise OnboardingError(f"{request.path}: {error}") from None
+
+
+def _person_value(path: Path) -> dict[str, Any]:
+    value = parse_json_object(path.read_bytes(), str(path))
+    if value.get("schema") != PERSON_SCHEMA or set(value) != {
+        "schema",
+        "name",
+        "organisation",
+        "role",
+        "request",
+    }:
+        raise OnboardingError(f"{path} is not a person's certificate request")
+    return value

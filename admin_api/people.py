@@ -1,0 +1,53 @@
+"""A person who signs: key and certificate in one folder, made by `zegel person request` and the consortium's reply."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+
+from admin_api.errors import ApprovalError
+from audit.certificates import PEOPLE, Identity, PrivateKey, load_certificate, verify_certificate
+from audit.errors import AuditError
+from audit.signing_keys import load_private_key
+
+KEY_FILE = "person.key"
+CERTIFICATE_FILE = "person.crt"
+
+
+@dataclass(frozen=True)
+class Person:
+    """An opened key with its certificate, verified against the root. Keep it no longer than needed."""
+
+    identity: Identity
+    key: PrivateKey
+    certificate: x509.Certificate
+
+    @property
+    def certificate_digest(self) -> str:
+        return self.identity.certificate_digest
+
+    def require(self, *roles: str) -> None:
+        """Raises ApprovalError unless the person has one of these roles."""
+        if self.identity.role not in roles:
+            raise ApprovalError(f"{self.identity} may not do this; it needs the role {' or '.join(roles)}")
+
+
+def open_person(folder: Path, *, passphrase: bytes, root: x509.Certificate, now: datetime) -> Person:
+    """Open a person's key. Raises ApprovalError on a wrong passphrase, a missing or an invalid certificate."""
+    try:
+        certificate = load_certificate((folder / CERTIFICATE_FILE).read_bytes())
+        identity = verify_certificate(certificate, root, at=now, roles=PEOPLE)
+        key = load_private_key((folder / KEY_FILE).read_bytes(), passphrase)
+    except FileNotFoundError as error:
+        raise ApprovalError(
+            f"{error.filename} is missing; `zegel person request` makes the key, and the consortium's reply is "
+            f"{CERTIFICATE_FILE}"
+        ) from None
+    except AuditError as error:
+        raise ApprovalError(f"{folder}: {error}") from None
+    if key.public_key() != certificate.public_key():
+        raise ApprovalError(f"{folder}: {KEY_FILE} and {CERTIFICATE_FILE} do not belong together")
+    return Person(identity, key, certificate)

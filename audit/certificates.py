@@ -1,0 +1,344 @@
+"""Certificates: who somebody is, decided from one self-signed root.
+
+Invariants:
+- Every certificate we accept is a leaf issued directly by the root; there are no intermediates.
+- The role is the subject's UNSTRUCTURED_NAME (where NVFlare puts it), the person or machine its CN, the
+  organisation its O; each occurs exactly once.
+- People and the log hold certificates for signing documents only (KeyUsage digitalSignature and
+  contentCommitment, EKU documentSigning), so that TLS refuses them; hospitals and the server hold NVFlare's.
+- A renewed certificate is a new certificate: identity is compared by name and organisation, never by digest.
+
+Source: RFC 5280 (profile), RFC 9336 (documentSigning).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import cast
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+
+from audit.canonical import DIGEST_PREFIX, shown
+from audit.errors import CertificateError
+
+CLIENT = "client"
+SERVER = "server"
+CONSORTIUM_ADMIN = "consortium_admin"
+PRIVACY_OFFICER = "privacy_officer"
+RELEASE_MANAGER = "release_manager"
+AUTHORITY = "authority"
+LOG = "log"
+PEOPLE = frozenset({CONSORTIUM_ADMIN, PRIVACY_OFFICER, RELEASE_MANAGER, AUTHORITY})
+MACHINES = frozenset({CLIENT, SERVER})
+ROLES = PEOPLE | MACHINES | {LOG}
+
+DOCUMENT_SIGNING = ObjectIdentifier("1.3.6.1.5.5.7.3.36")  # id-kp-documentSigning, RFC 9336
+_TLS_PURPOSES = frozenset(
+    {
+        ExtendedKeyUsageOID.CLIENT_AUTH,
+        ExtendedKeyUsageOID.SERVER_AUTH,
+        ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
+    }
+)
+_UNDERSTOOD = (x509.BasicConstraints, x509.KeyUsage, x509.ExtendedKeyUsage, x509.SubjectAlternativeName)
+_MIN_RSA_BITS = 2048
+
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
+RootKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whom a verified certificate names. All fields are public."""
+
+    name: str  # subject CN
+    organisation: str  # subject O
+    role: str  # subject UNSTRUCTURED_NAME
+    certificate_digest: str  # sha256:<hex of the DER>
+
+    @property
+    def person(self) -> tuple[str, str]:
+        """What makes two certificates belong to one person: name and organisation, letter case aside."""
+        return (self.name.casefold(), self.organisation.casefold())
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.role}, {self.organisation})"
+
+
+def load_certificate(data: bytes) -> x509.Certificate:
+    """One certificate in PEM or DER; raises CertificateError for anything else, or for several."""
+    try:
+        if data.lstrip().startswith(b"-----BEGIN"):
+            certificates = x509.load_pem_x509_certificates(data)
+            if len(certificates) != 1:
+                raise CertificateError(f"expected one certificate, got {len(certificates)}")
+            return certificates[0]
+        return x509.load_der_x509_certificate(data)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise CertificateError(f"not a certificate in PEM or DER: {error}") from error
+
+
+def certificate_pem(certificate: x509.Certificate) -> str:
+    """The certificate's one PEM spelling."""
+    return certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
+
+
+def certificate_digest(certificate: x509.Certificate) -> str:
+    """`sha256:<hex>` of the certificate's DER."""
+    der = certificate.public_bytes(serialization.Encoding.DER)
+    return DIGEST_PREFIX + hashlib.sha256(der).hexdigest()
+
+
+def root_fingerprint(root: x509.Certificate) -> str:
+    """What people compare over the telephone: `sha256:<hex>` of the root certificate's DER."""
+    return certificate_digest(root)
+
+
+def public_key_of(certificate: x509.Certificate) -> PublicKey:
+    """The key, if it is one we sign with: RSA of at least 2048 bits, P-256, or Ed25519."""
+    try:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise CertificateError(f"certificate holds a key we cannot read: {error}") from error
+    if isinstance(key, rsa.RSAPublicKey):
+        if key.key_size < _MIN_RSA_BITS:
+            raise CertificateError(f"RSA key: expected at least {_MIN_RSA_BITS} bits, got {key.key_size}")
+        return key
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        if not isinstance(key.curve, ec.SECP256R1):
+            raise CertificateError(f"elliptic curve: expected P-256, got {key.curve.name}")
+        return key
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return key
+    raise CertificateError(f"key type: expected RSA, P-256 or Ed25519, got {type(key).__name__}")
+
+
+def check_root(root: x509.Certificate) -> None:
+    """Raises CertificateError unless `root` is a self-signed certificate authority."""
+    _check_issued_by(root, root, "root certificate")
+    constraints, usage, _ = _extensions(root, "root certificate")
+    if constraints is None or not constraints.ca:
+        raise CertificateError("root certificate: expected a certificate authority (CA:TRUE), got a leaf")
+    if usage is not None and not usage.key_cert_sign:
+        raise CertificateError("root certificate: key usage does not allow signing certificates")
+
+
+def verify_certificate(
+    certificate: x509.Certificate,
+    root: x509.Certificate,
+    *,
+    at: datetime,
+    roles: frozenset[str] | None = None,
+) -> Identity:
+    """Who the certificate names, when the root vouches for it.
+
+    `at` is an aware datetime at which both certificates must be valid. `roles` are the roles allowed here;
+    None allows every role we know. Raises CertificateError when the root is not a self-signed authority or
+    did not sign the certificate, when it is itself an authority, outside its validity, of another role, not
+    made for signing, or when its subject does not hold exactly one CN, O and role.
+    """
+    identity = _vouched(certificate, root)
+    what = f"certificate of {identity.name}"
+    _check_validity(root, at, "root certificate")
+    _check_validity(certificate, at, what)
+    allowed = ROLES if roles is None else roles
+    if identity.role not in allowed:
+        raise CertificateError(f"{what}: expected role {' or '.join(sorted(allowed))}, got {identity.role}")
+    return identity
+
+
+@lru_cache(maxsize=1024)
+def _vouched(certificate: x509.Certificate, root: x509.Certificate) -> Identity:
+    """What does not depend on time or use. Remembered: a dossier asks the same of a hospital for every
+    round.
+    """
+    check_root(root)
+    identity = _identity(certificate)
+    what = f"certificate of {identity.name}"
+    _check_issued_by(certificate, root, what)
+    if identity.role not in ROLES:
+        raise CertificateError(f"{what}: expected role {' or '.join(sorted(ROLES))}, got {identity.role}")
+    _check_purpose(certificate, identity, what)
+    return identity
+
+
+def identity_of(certificate: x509.Certificate) -> Identity:
+    """Who the certificate says it is. Nothing is verified: use `verify_certificate` to rely on it."""
+    return _identity(certificate)
+
+
+def _identity(certificate: x509.Certificate) -> Identity:
+    try:
+        subject = certificate.subject
+    except ValueError as error:
+        raise CertificateError(f"certificate subject cannot be read: {error}") from error
+    return Identity(
+        name=_one(subject, NameOID.COMMON_NAME, "name (CN)"),
+        organisation=_one(subject, NameOID.ORGANIZATION_NAME, "organisation (O)"),
+        role=_one(subject, NameOID.UNSTRUCTURED_NAME, "role (unstructuredName)"),
+        certificate_digest=certificate_digest(certificate),
+    )
+
+
+def _one(subject: x509.Name, oid: ObjectIdentifier, what: str) -> str:
+    values = [attribute.value for attribute in subject.get_attributes_for_oid(oid)]
+    if len(values) != 1:
+        raise CertificateError(f"certificate subject: expected exactly one {what}, got {len(values)}")
+    value = values[0]
+    # Printable only: names are shown on terminals and pages, where control characters could forge a line.
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise CertificateError(f"certificate subject: {what} is empty or not printable: {shown(value)}")
+    return value
+
+
+def _check_issued_by(certificate: x509.Certificate, root: x509.Certificate, what: str) -> None:
+    try:
+        algorithm = certificate.signature_hash_algorithm
+        if not isinstance(algorithm, hashes.SHA256 | hashes.SHA384 | hashes.SHA512):
+            name = "none" if algorithm is None else algorithm.name
+            raise CertificateError(f"{what}: expected a signature over SHA-256 or longer, got {name}")
+        certificate.verify_directly_issued_by(root)
+    except InvalidSignature as error:
+        raise CertificateError(f"{what}: not signed by the root certificate given") from error
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise CertificateError(f"{what}: not issued by the root certificate given: {error}") from error
+
+
+def _check_validity(certificate: x509.Certificate, at: datetime, what: str) -> None:
+    if at.tzinfo is None:
+        raise CertificateError(f"time {at} has no time zone; use an aware datetime in UTC")
+    first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not first <= at <= last:
+        raise CertificateError(f"{what}: expected a time from {first} to {last}, got {at}")
+
+
+def _extensions(
+    certificate: x509.Certificate, what: str
+) -> tuple[x509.BasicConstraints | None, x509.KeyUsage | None, frozenset[ObjectIdentifier]]:
+    constraints: x509.BasicConstraints | None = None
+    usage: x509.KeyUsage | None = None
+    purposes: frozenset[ObjectIdentifier] = frozenset()
+    try:
+        for extension in certificate.extensions:
+            value = extension.value
+            if isinstance(value, x509.BasicConstraints):
+                constraints = value
+            elif isinstance(value, x509.KeyUsage):
+                usage = value
+            elif isinstance(value, x509.ExtendedKeyUsage):
+                purposes = frozenset(value)
+            elif extension.critical and not isinstance(value, _UNDERSTOOD):
+                # RFC 5280 4.2: a critical extension that is not understood means the certificate must be
+                # refused.
+                raise CertificateError(f"{what}: critical extension {extension.oid.dotted_string} is not understood")
+    except (ValueError, x509.DuplicateExtension) as error:
+        raise CertificateError(f"{what}: extensions cannot be read: {error}") from error
+    return constraints, usage, purposes
+
+
+def _check_purpose(certificate: x509.Certificate, identity: Identity, what: str) -> None:
+    constraints, usage, purposes = _extensions(certificate, what)
+    if constraints is not None and constraints.ca:
+        raise CertificateError(f"{what}: expected a leaf, got a certificate authority")
+    if usage is None or not usage.digital_signature:
+        raise CertificateError(f"{what}: key usage does not allow digital signatures")
+    if usage.key_cert_sign:
+        raise CertificateError(f"{what}: expected a leaf, got a key that may sign certificates")
+    key = public_key_of(certificate)
+    if identity.role in MACHINES:
+        return
+    if DOCUMENT_SIGNING not in purposes:
+        raise CertificateError(f"{what}: role {identity.role} needs the purpose document signing, which it lacks")
+    if purposes & _TLS_PURPOSES:
+        raise CertificateError(f"{what}: role {identity.role} must not also be usable for TLS")
+    if identity.role == LOG and not isinstance(key, ed25519.Ed25519PublicKey):
+        raise CertificateError(f"{what}: the log's key must be Ed25519")
+
+
+def issue_certificate(
+    subject_key: x509.CertificateSigningRequest | PublicKey,
+    name: str,
+    organisation: str,
+    role: str,
+    root_cert: x509.Certificate,
+    root_key: RootKey,
+    not_before: datetime,
+    not_after: datetime,
+) -> x509.Certificate:
+    """A certificate for a person or the log, signed by the root.
+
+    Name, organisation and role are the issuer's decision; of a request only the key is taken, after its
+    proof of possession has been checked. For the log, `name` is the log's origin (see
+    `audit.checkpoint.log_origin`). Raises CertificateError for the roles NVFlare issues (client, server),
+    an unsuitable key, or a validity that is empty or outlasts the root's.
+    """
+    if role not in PEOPLE | {LOG}:
+        raise CertificateError(
+            f"role: expected one of {', '.join(sorted(PEOPLE | {LOG}))}, got {role}; "
+            "machines get their certificates from NVFlare's request flow"
+        )
+    if isinstance(subject_key, x509.CertificateSigningRequest):
+        if not subject_key.is_signature_valid:
+            raise CertificateError(f"request of {name}: not signed by the key it holds")
+        public_key = cast(PublicKey, subject_key.public_key())
+    else:
+        public_key = subject_key
+    if root_key.public_key() != root_cert.public_key():
+        raise CertificateError("root key does not belong to the root certificate given")
+    check_root(root_cert)
+    if not not_before < not_after <= root_cert.not_valid_after_utc:
+        raise CertificateError(
+            f"validity of {name}: expected an end after {not_before} and by {root_cert.not_valid_after_utc}, "
+            f"got {not_after}"
+        )
+    try:
+        subject = x509.Name(
+            [
+                x509.NameAttribute(NameOID.COMMON_NAME, name),
+                x509.NameAttribute(NameOID.ORGANIZATION_NAME, organisation),
+                x509.NameAttribute(NameOID.UNSTRUCTURED_NAME, role),
+            ]
+        )
+    except ValueError as error:
+        raise CertificateError(f"name {shown(name)} or organisation {shown(organisation)}: {error}") from error
+    root_public_key = cast(rsa.RSAPublicKey | ec.EllipticCurvePublicKey, root_cert.public_key())
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(root_cert.subject)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(not_before)
+        .not_valid_after(not_after)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_signing_usage(), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([DOCUMENT_SIGNING]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(root_public_key), critical=False)
+        .sign(root_key, hashes.SHA256())
+    )
+    # What we hand out must pass our own check.
+    verify_certificate(certificate, root_cert, at=certificate.not_valid_before_utc, roles=frozenset({role}))
+    return certificate
+
+
+def _signing_usage() -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=True,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=False,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )

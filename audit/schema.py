@@ -1,0 +1,233 @@
+"""What the fields of statements and log entries must be, as small checks that raise `EntryError`.
+
+A check takes a value and the name to call it by. `Fields` is a table of checks by field name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from audit.canonical import check_digest, parse_time, shown
+from audit.errors import CanonicalError, EntryError, StatementError
+from audit.statement import ACCEPTANCE, APPROVAL, DATA_MANIFEST, METRICS, RECEIPT, REFUSAL, SignedStatement
+
+Check = Callable[[object, str], None]
+Fields = Mapping[str, Check]
+
+MIN_COUNT = 10  # smaller counts of patients or admissions are written as null
+
+
+def name(value: object, what: str) -> None:
+    """Non-empty printable text: it is shown on terminals and pages, and compared letter by letter."""
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise EntryError(f"{what}: expected printable text, got {shown(value)}")
+
+
+def text(value: object, what: str) -> None:
+    """Any text, possibly empty."""
+    if not isinstance(value, str):
+        raise EntryError(f"{what}: expected text, got {shown(value)}")
+
+
+def digest(value: object, what: str) -> None:
+    """A digest in our spelling."""
+    try:
+        check_digest(value, what)
+    except CanonicalError as error:
+        raise EntryError(str(error)) from error
+
+
+def instant(value: object, what: str) -> None:
+    """A time in our spelling."""
+    try:
+        parse_time(value, what)
+    except CanonicalError as error:
+        raise EntryError(str(error)) from error
+
+
+def integer(minimum: int) -> Check:
+    """An integer of at least `minimum`."""
+
+    def check(value: object, what: str) -> None:
+        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+            raise EntryError(f"{what}: expected an integer of at least {minimum}, got {shown(value)}")
+
+    return check
+
+
+def number(minimum: float = -math.inf, maximum: float = math.inf) -> Check:
+    """A finite number from `minimum` to `maximum`."""
+
+    def check(value: object, what: str) -> None:
+        if (
+            not isinstance(value, int | float)
+            or isinstance(value, bool)
+            or not math.isfinite(value)
+            or not minimum <= value <= maximum
+        ):
+            raise EntryError(f"{what}: expected a number from {minimum} to {maximum}, got {shown(value)}")
+
+    return check
+
+
+def mapping(value: object, what: str) -> None:
+    """A JSON object, whatever it holds."""
+    if not isinstance(value, Mapping):
+        raise EntryError(f"{what}: expected a JSON object, got {shown(value)}")
+
+
+def present(value: object, what: str) -> None:
+    """Anything but null."""
+    if value is None:
+        raise EntryError(f"{what}: expected a value, got null")
+
+
+def one_of(*choices: str) -> Check:
+    """One of the given texts."""
+
+    def check(value: object, what: str) -> None:
+        if value not in choices:
+            raise EntryError(f"{what}: expected {' or '.join(choices)}, got {shown(value)}")
+
+    return check
+
+
+def nullable(inner: Check) -> Check:
+    """Null, or what `inner` accepts."""
+
+    def check(value: object, what: str) -> None:
+        if value is not None:
+            inner(value, what)
+
+    return check
+
+
+def list_of(inner: Check, *, length: int | None = None) -> Check:
+    """A list, of exactly `length` items when given."""
+
+    def check(value: object, what: str) -> None:
+        if not isinstance(value, list):
+            raise EntryError(f"{what}: expected a list, got {shown(value)}")
+        if length is not None and len(value) != length:
+            raise EntryError(f"{what}: expected {length} items, got {len(value)}")
+        for position, item in enumerate(value):
+            inner(item, f"{what}[{position}]")
+
+    return check
+
+
+def distinct(inner: Check) -> Check:
+    """A list without repetitions."""
+    each = list_of(inner)
+
+    def check(value: object, what: str) -> None:
+        each(value, what)
+        if isinstance(value, list) and len(set(value)) != len(value):
+            raise EntryError(f"{what}: expected distinct items, got {shown(value)}")
+
+    return check
+
+
+def fields_of(table: Fields, *, further: bool) -> Check:
+    """A JSON object with every field of `table`; others are allowed when `further`."""
+
+    def check(value: object, what: str) -> None:
+        if not isinstance(value, Mapping):
+            raise EntryError(f"{what}: expected a JSON object, got {shown(value)}")
+        missing = sorted(set(table) - set(value))
+        if missing:
+            raise EntryError(f"{what}: missing {', '.join(missing)}")
+        unknown = sorted(map(str, set(value) - set(table)))
+        if unknown and not further:
+            raise EntryError(f"{what}: unknown field {', '.join(unknown)}")
+        for field, inner in table.items():
+            inner(value[field], f"{what}.{field}")
+
+    return check
+
+
+def each_value(inner: Check) -> Check:
+    """A JSON object whose keys are names and whose values `inner` accepts."""
+
+    def check(value: object, what: str) -> None:
+        if not isinstance(value, Mapping):
+            raise EntryError(f"{what}: expected a JSON object, got {shown(value)}")
+        for key, item in value.items():
+            name(key, f"{what} key")
+            inner(item, f"{what}.{key}")
+
+    return check
+
+
+def signed(statement_type: str) -> Check:
+    """A signed statement of this type with the fields its type needs. The signature is not verified here."""
+    fields = fields_of(STATEMENTS[statement_type], further=True)
+
+    def check(value: object, what: str) -> None:
+        try:
+            statement = SignedStatement.from_json(value)
+        except StatementError as error:
+            raise EntryError(f"{what}: {error}") from error
+        if statement.type != statement_type:
+            raise EntryError(f"{what}: expected statement type {statement_type}, got {shown(statement.type)}")
+        fields(statement.statement, what)
+
+    return check
+
+
+_VALUE = fields_of(
+    {"value": number(), "lower": nullable(number()), "upper": nullable(number())},
+    further=True,
+)
+_SUBJECT = fields_of({"kind": one_of("plan", "release"), "digest": digest}, further=False)
+
+# Fields each type of statement must have besides type, consortium and time; further fields are the signer's.
+STATEMENTS: Mapping[str, Fields] = {
+    DATA_MANIFEST: {
+        "site": name,
+        "manifest": digest,
+        "admissions": nullable(integer(MIN_COUNT)),
+        "patients": nullable(integer(MIN_COUNT)),
+        "period_first": nullable(name),
+        "period_last": nullable(name),
+    },
+    APPROVAL: {
+        "subject": _SUBJECT,
+        "decision": one_of("approve", "refuse"),
+        "meaning": name,  # what the signature means, 21 CFR 11.50
+        "reason": text,
+        "name": name,
+        "organisation": name,
+        "role": name,
+    },
+    ACCEPTANCE: {
+        "run_id": name,
+        "plan_hash": digest,
+        "site": name,
+        "manifest": digest,
+        "ledger_head": digest,
+        "epsilon_reserved": number(minimum=0),
+    },
+    REFUSAL: {"plan_hash": digest, "site": name, "code": name, "reason": text},
+    RECEIPT: {
+        "run_id": name,
+        "round": integer(1),
+        "plan_hash": digest,
+        "version_in": digest,
+        "masked_upload": digest,
+        "privacy_event": mapping,
+        "manifest": digest,
+        "ledger_head": digest,
+        "site": name,
+    },
+    METRICS: {
+        "run_id": name,
+        "version": digest,
+        "site": name,
+        "cohort": present,
+        "values": each_value(_VALUE),
+        "mechanism": mapping,
+        "ledger_head": digest,
+    },
+}

@@ -1,0 +1,174 @@
+"""Signed statements: what a hospital or a person says, in one form for every kind.
+
+The signed bytes are `b"zegel statement v1\\n"` and the statement's canonical JSON. The prefix keeps a
+signature made for another purpose with the same key (TLS, a file) from passing as a statement, and the
+statement's `type` and `consortium` keep one statement from passing as another.
+
+Invariants:
+- A statement is a JSON object with at least `type`, `consortium` and `time`.
+- `certificate` is the digest of the signer's certificate; the verifier looks it up, it is never taken from
+  the signer.
+- RSA signs with PSS (SHA-256, MGF1 SHA-256, salt of 32 bytes), P-256 with ECDSA over SHA-256, Ed25519 as it
+  is (`audit.signatures`).
+
+Source: RFC 8785.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from cryptography import x509
+
+from audit.canonical import (
+    canonical_json,
+    check_digest,
+    decode_base64,
+    digest_of,
+    encode_base64,
+    parse_time,
+    plain,
+    shown,
+)
+from audit.certificates import Identity, PrivateKey, certificate_digest, public_key_of, verify_certificate
+from audit.errors import CanonicalError, StatementError
+from audit.signatures import sign_bytes, verify_bytes
+
+PREFIX = b"zegel statement v1\n"
+DATA_MANIFEST = "zegel/data-manifest/v1"
+APPROVAL = "zegel/approval/v1"
+ACCEPTANCE = "zegel/acceptance/v1"
+REFUSAL = "zegel/refusal/v1"
+RECEIPT = "zegel/receipt/v1"
+METRICS = "zegel/metrics/v1"
+
+_FIELDS = frozenset({"statement", "certificate", "signature"})
+
+
+@dataclass(frozen=True)
+class SignedStatement:
+    """A statement, the digest of the signer's certificate and the signature. Nothing is verified by making
+    one.
+    """
+
+    statement: Mapping[str, Any]
+    certificate: str  # sha256:<hex>
+    signature: bytes
+
+    @property
+    def type(self) -> str:
+        """The statement's type, `zegel/<kind>/v1`."""
+        return str(self.statement["type"])
+
+    @property
+    def time(self) -> datetime:
+        """When the signer says it was made (UTC)."""
+        return parse_time(self.statement["time"], "statement time")
+
+    @property
+    def digest(self) -> str:
+        """Digest of the whole signed statement, by which others refer to it."""
+        return digest_of(canonical_json(self.to_json()))
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form that log entries embed."""
+        return {
+            "statement": plain(self.statement),
+            "certificate": self.certificate,
+            "signature": encode_base64(self.signature),
+        }
+
+    @classmethod
+    def from_json(cls, value: object) -> SignedStatement:
+        """Reads the JSON form; raises StatementError for missing or further fields and non-canonical base64.
+
+        The result shares the statement with `value`; change neither.
+        """
+        if not isinstance(value, Mapping) or set(value) != _FIELDS:
+            got = sorted(map(str, value)) if isinstance(value, Mapping) else type(value).__name__
+            raise StatementError(f"signed statement: expected exactly {sorted(_FIELDS)}, got {got}")
+        try:
+            signature = decode_base64(value["signature"], "signature")
+            certificate = check_digest(value["certificate"], "certificate")
+            statement = value["statement"]
+            _check(statement)
+        except CanonicalError as error:
+            raise StatementError(f"signed statement: {error}") from error
+        return cls(statement, certificate, signature)
+
+
+def statement_bytes(statement: Mapping[str, Any]) -> bytes:
+    """The bytes that are signed."""
+    return PREFIX + canonical_json(dict(statement))
+
+
+def _check(statement: object) -> None:
+    if not isinstance(statement, Mapping):
+        raise StatementError(f"statement: expected a JSON object, got {type(statement).__name__}")
+    for field in ("type", "consortium", "time"):
+        value = statement.get(field)
+        if not isinstance(value, str) or not value:
+            raise StatementError(f"statement: expected text in {field}, got {shown(value)}")
+    parse_time(statement["time"], "statement time")
+
+
+def sign_statement(statement: Mapping[str, Any], key: PrivateKey, certificate: x509.Certificate) -> SignedStatement:
+    """Signs `statement` with `key`, the private key of `certificate`.
+
+    Raises StatementError when the statement lacks type, consortium or time, has no canonical form, or when
+    the key is not the certificate's.
+    """
+    if key.public_key() != public_key_of(certificate):
+        raise StatementError("the private key does not belong to the certificate given")
+    try:
+        copy: dict[str, Any] = plain(statement)
+        _check(copy)
+        data = statement_bytes(copy)
+    except CanonicalError as error:
+        raise StatementError(f"statement cannot be signed: {error}") from error
+    return SignedStatement(copy, certificate_digest(certificate), sign_bytes(key, data))
+
+
+def verify_statement(
+    signed: SignedStatement,
+    certificates: Mapping[str, x509.Certificate],
+    root: x509.Certificate,
+    *,
+    at: datetime | None = None,
+    expected_type: str,
+    consortium: str,
+    roles: frozenset[str] | None,
+) -> Identity:
+    """Who signed.
+
+    `certificates` maps digests to certificates; each is checked against its digest and against `root` at `at`
+    (None: at the statement's own time). `expected_type` is the full type, such as `zegel/receipt/v1`.
+    Raises StatementError for another type or consortium, an unknown certificate or a wrong signature, and
+    CertificateError for a certificate that is not good for this.
+    """
+    what = f"statement {shown(signed.statement.get('type'))}"
+    if signed.statement.get("type") != expected_type:
+        raise StatementError(f"{what}: expected type {expected_type}")
+    if signed.statement.get("consortium") != consortium:
+        raise StatementError(
+            f"{what}: expected consortium {consortium}, got {shown(signed.statement.get('consortium'))}"
+        )
+    certificate = certificates.get(signed.certificate)
+    if certificate is None:
+        raise StatementError(f"{what}: signed with certificate {signed.certificate}, which is not known here")
+    if certificate_digest(certificate) != signed.certificate:
+        raise StatementError(f"{what}: the certificate filed under {signed.certificate} is another one")
+    try:
+        moment = signed.time
+        data = statement_bytes(signed.statement)
+    except (CanonicalError, KeyError) as error:
+        raise StatementError(f"{what}: {error}") from error
+    identity = verify_certificate(certificate, root, at=moment if at is None else at, roles=roles)
+    try:
+        verify_bytes(public_key_of(certificate), signed.signature, data)
+    except StatementError as error:
+        raise StatementError(f"{what}: the signature is not {identity.name}'s over these bytes") from error
+    return identity

@@ -1,0 +1,194 @@
+"""Verification of a dossier, offline, from the root certificate alone.
+
+`verify_dossier` takes bytes and returns what was proved, or raises. The checks run in a fixed order, each
+relying only on those before it; the first that fails ends the verification and is named.
+
+What is proved: the named hospitals and people signed these statements; they are in the log whose key the
+root vouches for; together they tell one unbroken story from plan to certified release; the model in the
+dossier is the one released. What is not: that a hospital's data or arithmetic were right, that the log
+shows everybody the same history (compare checkpoints), or that entries left out of the dossier do not
+exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, is_dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from audit.canonical import digest_of, format_time
+from audit.certificates import (
+    certificate_pem,
+    check_root,
+    load_certificate,
+    root_fingerprint,
+)
+from audit.checkpoint import Checkpoint, open_checkpoint, parse_proof
+from audit.dossier import Dossier, check_manifest, check_manifest_signature, open_dossier
+from audit.entry import Entry
+from audit.errors import AuditError, DossierError
+from audit.evidence import Evidence
+from audit.merkle import leaf_hash, verify_inclusion
+from audit.release import ReleaseStatement
+from audit.selection import certificates_used, entries_bearing_on
+from audit.trace import ReleaseTrace, trace_release
+
+MAX_CLOCK_SKEW = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check that succeeded, and what it found."""
+
+    name: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a dossier proves."""
+
+    checks: tuple[Check, ...]
+    trace: ReleaseTrace
+    log_key: str
+    tree_size: int
+    entries: int  # how many of the log's entries the dossier holds
+
+    def to_json(self) -> dict[str, Any]:
+        """For machines; times and digests in their usual spelling."""
+        return {"verified": True, **_jsonable(asdict(self))}
+
+
+@dataclass
+class _Progress:
+    passed: list[Check] = field(default_factory=list)
+
+    @contextmanager
+    def check(self, name: str) -> Iterator[list[str]]:
+        """Runs one check; the block appends what it found to the list it is given."""
+        found: list[str] = []
+        try:
+            yield found
+        except AuditError as error:
+            raise DossierError(f"{name}: {error}", check=name, passed=self.passed) from error
+        self.passed.append(Check(name, ", ".join(found)))
+
+
+def verify_dossier(data: bytes, root_pem: bytes, *, now: datetime) -> Report:
+    """Checks a dossier's bytes against the root certificate the verifier trusts.
+
+    `now` is the verifier's clock (aware): nothing in the dossier may be dated after it. Certificates are
+    judged at the times of their use, so a dossier stays verifiable after they expire.
+
+    Raises DossierError with the failed check's name, what was expected and what was found.
+    """
+    progress = _Progress()
+    with progress.check("container") as found:
+        dossier = open_dossier(data)
+        found.append(f"{len(dossier.members)} members, {len(data)} bytes, no byte to spare")
+    with progress.check("root certificate") as found:
+        root = load_certificate(root_pem)
+        check_root(root)
+        found.append(root_fingerprint(root))
+        if dossier.root_pem != certificate_pem(root).encode():
+            raise DossierError("expected the root certificate given, the dossier was made under another one")
+    with progress.check("manifest") as found:
+        check_manifest(dossier)
+        found.append(f"sizes and digests of {len(dossier.members) - 2} members")
+    with progress.check("entries") as found:
+        entries = {index: Entry.from_bytes(content) for index, content in dossier.entries.items()}
+        _check_not_after(entries, now)
+        found.append(f"{len(entries)} entries follow their schemas")
+    with progress.check("founding and certificates") as found:
+        evidence = Evidence(entries.items(), root)
+        if dossier.log_key != f"{evidence.founding.log_key}\n".encode():
+            raise DossierError(f"log/log.vkey: expected {evidence.founding.log_key}, as in the founding entry")
+        found.append(f"{evidence.founding.consortium}, {len(evidence.certificates)} certificates under the root")
+    with progress.check("checkpoint") as found:
+        checkpoint = open_checkpoint(dossier.checkpoint, evidence.founding.log_key)
+        found.append(f"log of {checkpoint.size} entries, signed by {evidence.founding.log_key.name}")
+    with progress.check("inclusion") as found:
+        for index in entries:
+            _check_inclusion(dossier, index, checkpoint)
+        found.append(f"{len(entries)} entries are in the log")
+    with progress.check("release statement") as found:
+        statement = ReleaseStatement.from_bytes(dossier.release)
+        check_manifest_signature(dossier, statement.release, evidence.founding.log_key)
+        found.append(f"{statement.release}, {len(statement.gates)} gates passed, manifest signed by the log")
+    with progress.check("model") as found:
+        _same("model.safetensors", statement.version, digest_of(dossier.model))
+        found.append(f"{len(dossier.model)} bytes are version {statement.version}")
+    with progress.check("plan") as found:
+        _same("plan.json", statement.plan_hash, digest_of(dossier.plan))
+        for stated, content in dossier.earlier_plans.items():
+            _same("plans/", stated, digest_of(content))
+        found.append(statement.plan_hash)
+    with progress.check("trace") as found:
+        plans = {**dossier.earlier_plans, statement.plan_hash: dossier.plan}
+        trace = trace_release(evidence, dossier.release, plans)
+        receipts = sum(len(r.receipts) for run in trace.runs for r in run.rounds)
+        rounds = sum(len(run.rounds) for run in trace.runs)
+        found.append(f"{rounds} rounds, {receipts} receipts, {len(trace.metrics)} metric statements")
+    with progress.check("completeness") as found:
+        _check_nothing_stray(dossier, evidence, statement)
+        found.append("every member bears on the release")
+    return Report(
+        checks=tuple(progress.passed),
+        trace=trace,
+        log_key=str(evidence.founding.log_key),
+        tree_size=checkpoint.size,
+        entries=len(entries),
+    )
+
+
+def _same(what: str, expected: str, got: str) -> None:
+    if expected != got:
+        raise DossierError(f"{what}: expected digest {expected}, got {got}")
+
+
+def _check_not_after(entries: dict[int, Entry], now: datetime) -> None:
+    for index, entry in entries.items():
+        if entry.time > now + MAX_CLOCK_SKEW:
+            raise DossierError(f"entry {index}: dated {format_time(entry.time)}, but it is {format_time(now)} now")
+
+
+def _check_inclusion(dossier: Dossier, index: int, checkpoint: Checkpoint) -> None:
+    stated, proof, bundled = parse_proof(dossier.proofs[index])
+    if stated != index:
+        raise DossierError(f"log/proofs/{index}.txt: expected index {index}, got {stated}")
+    if bundled != dossier.checkpoint:
+        raise DossierError(f"log/proofs/{index}.txt: expected the checkpoint of log/checkpoint, got another one")
+    verify_inclusion(index, checkpoint.size, leaf_hash(dossier.entries[index]), proof, checkpoint.root)
+
+
+def _check_nothing_stray(dossier: Dossier, evidence: Evidence, statement: ReleaseStatement) -> None:
+    """What does not bear on the release has no place in its dossier: a reader would take it for checked."""
+    entries = [(logged.index, logged.entry) for logged in evidence.entries]
+    selected, plan_hashes = entries_bearing_on(entries, statement, digest_of(dossier.release))
+    stray = sorted(set(dossier.entries) - {index for index, _ in selected})
+    if stray:
+        raise DossierError(f"log/entries/{stray[0]}.json: does not bear on the release")
+    if set(dossier.earlier_plans) != plan_hashes - {statement.plan_hash}:
+        raise DossierError("plans/: expected the plans of the earlier runs, got others")
+    used = certificates_used(selected, statement)
+    if set(dossier.certificates) != used:
+        odd = sorted(set(dossier.certificates) ^ used)
+        raise DossierError(f"certificates/: expected exactly those used; {odd[0]} is missing or not used")
+    for digest, content in dossier.certificates.items():
+        known = evidence.certificates.get(digest)
+        if known is None or content != certificate_pem(known).encode():
+            raise DossierError(f"certificates/: {digest}: expected the certificate announced in the log")
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return format_time(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return _jsonable(asdict(value))
+    if isinstance(value, dict):
+        return {key: _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    return value

@@ -1,0 +1,189 @@
+"""Entries and traces in words, for people who read a terminal or a printed page.
+
+Everything is returned as lines or as a tree of lines; nothing is printed here. Free text from statements is
+made printable first, so that it cannot forge a line or colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from audit import entry as kinds
+from audit.canonical import format_time
+from audit.entry import Entry
+from audit.release import APPROVE, AT_LEAST, Approval
+from audit.run_trace import HospitalTrace, RunTrace
+from audit.trace import GateTrace, MetricsTrace, ReleaseTrace
+
+_SHORT = 19  # characters of a digest in running text: "sha256:" and 12 hex digits
+_MAX_TEXT = 200
+
+
+@dataclass
+class Branch:
+    """A line and the lines under it."""
+
+    text: str
+    branches: list[Branch] = field(default_factory=list)
+
+    def add(self, text: str) -> Branch:
+        """Adds a line under this one and returns it."""
+        branch = Branch(text)
+        self.branches.append(branch)
+        return branch
+
+    def lines(self, depth: int = 0) -> list[str]:
+        """The tree as indented lines."""
+        return ["  " * depth + self.text] + [line for branch in self.branches for line in branch.lines(depth + 1)]
+
+
+def printable(value: object) -> str:
+    """Text on one line without control characters, cut at 200 characters."""
+    text = "".join(c if c.isprintable() else "?" for c in str(value))
+    return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "..."
+
+
+def short(digest: str) -> str:
+    """Enough of a digest to recognise it; the JSON output holds it in full."""
+    return digest[:_SHORT]
+
+
+def entry_words(entry: Entry) -> str:
+    """One line on what an entry says."""
+    return printable(_WORDS[entry.kind](entry.body))
+
+
+def _approval_words(body: Mapping[str, Any]) -> str:
+    s = body["approval"]["statement"]
+    verb = "approved" if s["decision"] == APPROVE else "refused"
+    reason = f": {s['reason']}" if s["reason"] else ""
+    subject = f"{s['subject']['kind']} {short(s['subject']['digest'])}"
+    return f"{s['name']} ({s['role']}, {s['organisation']}) {verb} {subject}{reason}"
+
+
+def _refusal_words(body: Mapping[str, Any]) -> str:
+    s = body["refusal"]["statement"]
+    run = f"run {body['run_id']}" if body["run_id"] else f"plan {short(s['plan_hash'])}"
+    return f"{s['site']} refused {run}: {s['code']}, {s['reason']}"
+
+
+def _without(dropped: list[str]) -> str:
+    return f", without {', '.join(dropped)}" if dropped else ""
+
+
+_WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    kinds.CONSORTIUM_FOUNDED: lambda b: f"consortium {b['name']} founded, server {b['server']}",
+    kinds.CERTIFICATE_ISSUED: lambda b: (
+        f"certificate for {b['name']} ({b['role']}, {b['organisation']}) until {b['not_after']}"
+    ),
+    kinds.SITE_MANIFEST: lambda b: f"{b['site']} announced data {short(b['manifest']['statement']['manifest'])}",
+    kinds.PLAN_PROPOSED: lambda b: f"plan {short(b['plan_hash'])} proposed",
+    kinds.APPROVAL_GIVEN: _approval_words,
+    kinds.RUN_STARTED: lambda b: f"{b['run_id']} started with {', '.join(b['sites'])}",
+    kinds.SITE_ACCEPTED: lambda b: f"{b['acceptance']['statement']['site']} accepted {b['run_id']}",
+    kinds.SITE_REFUSED: _refusal_words,
+    kinds.ROUND_COMPLETED: lambda b: (
+        f"{b['run_id']} round {b['round']}: {', '.join(b['participants'])}{_without(b['dropped'])}"
+    ),
+    kinds.ROUND_ABORTED: lambda b: f"{b['run_id']} round {b['round']} aborted: {b['reason']}",
+    kinds.RUN_FINISHED: lambda b: (
+        f"{b['run_id']} finished after {b['rounds']} rounds, epsilon {b['epsilon']:g} at delta {b['delta']:g}"
+    ),
+    kinds.VERSION_CREATED: lambda b: f"version {short(b['version'])} made by {b['run_id']}",
+    kinds.METRICS_REPORTED: lambda b: f"{b['site']} reported metrics of version {short(b['version'])}",
+    kinds.RELEASE_PROPOSED: lambda b: f"release {b['release']} proposed: version {short(b['version'])}",
+    kinds.RELEASE_CERTIFIED: lambda b: f"release {b['release']} certified: version {short(b['version'])}",
+}
+
+
+def trace_tree(trace: ReleaseTrace) -> Branch:
+    """The trace as an authority would read it, from the release down to hospitals and rounds."""
+    tree = Branch(f"Release {trace.release} of {trace.consortium}")
+    tree.add(f"version {trace.version}")
+    tree.add(f"certified {format_time(trace.certified_at)}, entry {trace.certified_index}")
+    spent = tree.add(
+        f"privacy: epsilon {trace.epsilon:g} at delta {trace.delta:g} per {trace.run.plan.unit} ({trace.accountant})"
+    )
+    for earlier in trace.runs[:-1]:
+        spent.add(f"besides epsilon {earlier.epsilon:g} of the earlier run {earlier.run_id}: the two add up")
+    people = tree.add(f"proposed by {trace.proposer}, approved by {_approving(trace.approvals)} people")
+    _add_approvals(people, trace.approvals)
+    gates = tree.add(f"gates: {len(trace.gates)} passed")
+    for gate in trace.gates:
+        gates.add(_gate_words(gate))
+    metrics = tree.add(f"metrics of {len(trace.metrics)} hospitals")
+    for reported in trace.metrics:
+        _add_metrics(metrics, reported)
+    if trace.sites_without_metrics:
+        metrics.add(f"planned, but not in the statement: {', '.join(trace.sites_without_metrics)}")
+    for run in reversed(trace.runs):
+        _add_run(tree, run)
+    return tree
+
+
+def _approving(approvals: tuple[Approval, ...]) -> int:
+    return len({a.approver.person for a in approvals if a.decision == APPROVE})
+
+
+def _add_approvals(branch: Branch, approvals: tuple[Approval, ...]) -> None:
+    for a in approvals:
+        reason = f" ({printable(a.reason)})" if a.reason else ""
+        branch.add(f"{a.approver}: {a.decision}, {format_time(a.time)}, {printable(a.meaning)!r}{reason}")
+
+
+def _gate_words(gate: GateTrace) -> str:
+    relation = ">=" if gate.comparison == AT_LEAST else "<="
+    source = "derived from the log" if gate.derived else "as stated, not derivable from the log"
+    return f"{gate.name}: {gate.value:g} {relation} {gate.threshold:g} ({source})"
+
+
+def _add_metrics(branch: Branch, metrics: MetricsTrace) -> None:
+    values = branch.add(f"{metrics.site} ({metrics.organisation}), entry {metrics.index}")
+    for name, value in sorted(metrics.values.items()):
+        interval = ""
+        if value["lower"] is not None and value["upper"] is not None:
+            interval = f" [{value['lower']:g}, {value['upper']:g}]"
+        values.add(f"{printable(name)} {value['value']:g}{interval}")
+
+
+def _add_run(tree: Branch, run: RunTrace) -> None:
+    plan = run.plan
+    branch = tree.add(
+        f"{run.run_id}: {len(run.rounds)} rounds, {format_time(run.started_at)} to {format_time(run.finished_at)}"
+    )
+    planned = branch.add(f"plan {plan.name}, {short(plan.plan_hash)}, proposed by {plan.proposer}")
+    _add_approvals(planned, plan.approvals)
+    planned.add(f"allows epsilon {plan.epsilon:g} at delta {plan.delta:g} in {plan.rounds} rounds")
+    planned.add(
+        f"sampling {plan.sampling_prob:g}, clip {plan.l2_clip_norm:g}, noise {plan.noise_multiplier:g} "
+        f"({plan.noise_mode}), against {plan.colluders} colluding, {plan.dropouts} missing"
+    )
+    planned.add(f"{plan.labels} labels, from version {short(plan.initial_version)}")
+    hospitals = branch.add(f"{len(run.hospitals)} hospitals")
+    for hospital in run.hospitals:
+        hospitals.add(_hospital_words(hospital, len(run.rounds)))
+    for refusal in run.refusals:
+        hospitals.add(f"{refusal.site} refused: {printable(refusal.code)}, {printable(refusal.reason)}")
+    receipts = sum(len(r.receipts) for r in run.rounds)
+    rounds = branch.add(f"rounds 1 to {len(run.rounds)} unbroken, {receipts} signed receipts")
+    if run.rounds_aborted:
+        rounds.add(f"{run.rounds_aborted} rounds were aborted and repeated")
+    for completed in run.rounds:
+        if completed.dropped:
+            rounds.add(f"round {completed.number}{_without(list(completed.dropped))}, entry {completed.index}")
+
+
+def _hospital_words(hospital: HospitalTrace, rounds: int) -> str:
+    counts = ", ".join(
+        f"{'fewer than 10' if count is None else count} {what}"
+        for what, count in (("admissions", hospital.admissions), ("patients", hospital.patients))
+    )
+    period = ""
+    if hospital.period_first and hospital.period_last:
+        period = f", {printable(hospital.period_first)} to {printable(hospital.period_last)}"
+    return (
+        f"{hospital.site} ({hospital.organisation}): {hospital.rounds_joined} of {rounds} rounds, {counts}"
+        f"{period}, data {short(hospital.manifest)}"
+    )

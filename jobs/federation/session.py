@@ -1,0 +1,77 @@
+"""The consortium's account at its own server: who is connected, submit a job, end it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import FederationError
+from jobs.home import ConsortiumHome
+
+LOGIN_TIMEOUT_S = 5.0
+
+
+class Session:
+    """A logged-in session; made by `open_session`."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def connected(self) -> tuple[str, ...]:
+        """Names of the hospitals connected now, sorted."""
+        return tuple(sorted(client.name for client in self._session.get_system_info().client_info))
+
+    def submit(self, job: Path) -> str:
+        """Hand a job folder to the server; returns NVFlare's job id."""
+        return str(self._session.submit_job(str(job)))
+
+    def status(self, job_id: str) -> str:
+        """NVFlare's word for where the job is, such as RUNNING or FINISHED:COMPLETED."""
+        return str(self._session.get_job_meta(job_id).get("status"))
+
+    def abort(self, job_id: str) -> None:
+        """End a job."""
+        self._session.abort_job(job_id)
+
+
+@contextlib.contextmanager
+def open_session(home: ConsortiumHome, *, timeout_s: float) -> Iterator[Session]:
+    """Log in over mutual TLS, waiting up to `timeout_s` for the server to come up.
+
+    Raises: FederationError when it does not.
+    """
+    # A wide net: NVFlare reports an unreachable server by several kinds of exception, and prints while it connects.
+    from nvflare.fuel.flare_api.flare_api import new_secure_session
+
+    account = home.config().admin_account
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                session = new_secure_session(account, str(home.admin_kit), timeout=LOGIN_TIMEOUT_S)
+            break
+        except Exception as error:  # noqa: BLE001
+            if time.monotonic() > deadline:
+                raise FederationError(
+                    f"the server does not answer ({type(error).__name__}: {error}); "
+                    "is it running? `zegel consortium status` says so"
+                ) from None
+            time.sleep(0.3)
+    try:
+        yield Session(session)
+    finally:
+        with contextlib.redirect_stdout(io.StringIO()):
+            session.close()
+
+
+def wait_for_sites(session: Session, sites: tuple[str, ...], *, timeout_s: float) -> None:
+    """Wait until all these hospitals are connected. Raises FederationError naming those that are not."""
+    deadline = time.monotonic() + timeout_s
+    while missing := sorted(set(sites) - set(session.connected())):
+        if time.monotonic() > deadline:
+            raise FederationError(f"not connected: {', '.join(missing)}; start them with `zegel site start`")
+        time.sleep(0.5)

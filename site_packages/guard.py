@@ -1,0 +1,190 @@
+"""The guard: what a hospital checks before it reads a record for anybody.
+
+The hospital decides by its own limits and its own arithmetic. It computes the plan's hash from the bytes it was sent,
+checks the approval's signature against the consortium's root, and computes the plan's epsilon itself; it does not take
+the coordinator's word for any of them. What it refuses is refused with a code from `CODES` and one plain sentence.
+
+The check is pure: no file, no clock, no data. `Participant.join` runs it before anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from cryptography import x509
+
+from audit.certificates import PRIVACY_OFFICER, Identity
+from audit.errors import AuditError
+from audit.statement import APPROVAL, SignedStatement, verify_statement
+from jobs.errors import JobError, PlanError
+from jobs.icd_coding.errors import CodingError
+from jobs.plan import Plan
+from jobs.terms import check_terms, evaluation_terms
+from privacy.accounting import epsilon
+from privacy.errors import PrivacyError
+from site_packages.errors import SitePackagesError
+from site_packages.limits import Limits
+
+# Tolerance on the plan's claimed epsilon: accountants of two versions differ in the last digits of the grid.
+EPSILON_TOLERANCE = 1e-3
+
+CODES = {
+    "plan-malformed": "the plan cannot be read",
+    "plan-differs": "the plan's bytes do not have the hash that was approved",
+    "not-approved": "no valid approval by a privacy officer",
+    "wrong-consortium": "the plan is for another consortium",
+    "not-invited": "this hospital is not named in the plan",
+    "task-not-allowed": "the hospital does not do this task",
+    "encoder-not-allowed": "the hospital does not run this text encoder",
+    "label-not-known": "the label space holds codes the hospital's code table lacks",
+    "too-few-hospitals": "fewer hospitals than the hospital's minimum",
+    "too-many-rounds": "more rounds than the hospital allows",
+    "clip-too-large": "one patient may count for more than the hospital allows",
+    "unprotected": "the plan has no noise, and this hospital's data is not public",
+    "noise-too-weak": "less noise than the hospital's floor",
+    "delta-too-large": "a larger delta than the hospital allows",
+    "epsilon-understated": "the plan spends more than it says",
+    "over-budget": "the hospital's privacy budget does not cover the plan",
+}
+
+
+class GuardRefusal(SitePackagesError):
+    """The hospital will not take part. `code` is a key of `CODES`; `detail` says expected and got."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{CODES[code]}: {detail}")
+        self.code = code
+        self.detail = f"{CODES[code]}: {detail}"
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A plan the guard let pass, and who approved it."""
+
+    plan: Plan
+    plan_hash: str
+    approvers: tuple[Identity, ...]
+
+
+def check_plan(
+    data: bytes,
+    approvals: Sequence[Mapping[str, Any]],
+    certificates: Mapping[str, x509.Certificate],
+    *,
+    expected_hash: str,
+    site: str,
+    consortium: str,
+    root: x509.Certificate,
+    limits: Limits,
+    known_codes: frozenset[str] | None,
+    now: datetime,
+) -> Admitted:
+    """Decide whether this hospital takes part in the plan whose bytes are `data`.
+
+    Args:
+        approvals: signed statements as JSON; those that do not approve this plan are of no help.
+        certificates: digest -> certificate, as sent along; each is checked against `root`.
+        expected_hash: the hash the coordinator says it carries out.
+        known_codes: codes of the hospital's code table, or None when it has not imported data yet.
+    Returns: the plan and its approvers. Raises: GuardRefusal.
+    """
+    try:
+        plan = Plan.from_bytes(data)
+    except PlanError as error:
+        raise GuardRefusal("plan-malformed", str(error)) from None
+    if plan.hash != expected_hash:
+        raise GuardRefusal("plan-differs", f"expected {expected_hash}, got {plan.hash}")
+    if plan.consortium != consortium:
+        raise GuardRefusal("wrong-consortium", f"expected {consortium!r}, got {plan.consortium!r}")
+    if site not in plan.sites and site not in plan.evaluation_sites:
+        raise GuardRefusal("not-invited", f"{site} is in neither list of the plan")
+    approvers = _approvers(plan.hash, approvals, certificates, root=root, consortium=consortium, now=now)
+    _check_limits(plan, limits)
+    try:
+        check_terms(plan)
+    except (JobError, CodingError, PrivacyError) as error:
+        raise GuardRefusal("plan-malformed", str(error)) from None
+    unknown = sorted(set(plan.label_space) - known_codes) if known_codes is not None else []
+    if unknown:
+        raise GuardRefusal("label-not-known", f"{len(unknown)} codes, the first {unknown[0]}")
+    if site in plan.sites and plan.epsilon is not None:
+        computed = epsilon(plan.training_events(), plan.delta)
+        if computed > plan.epsilon + EPSILON_TOLERANCE:
+            raise GuardRefusal(
+                "epsilon-understated", f"it says {plan.epsilon:g}, this hospital computes {computed:.4f}"
+            )
+    if site in plan.evaluation_sites:
+        report = evaluation_terms(plan)
+        computed = epsilon([report.event], report.delta)
+        if computed > report.epsilon + EPSILON_TOLERANCE:
+            raise GuardRefusal(
+                "epsilon-understated",
+                f"its metrics say {report.epsilon:g}, this hospital computes {computed:.4f}",
+            )
+    return Admitted(plan, plan.hash, approvers)
+
+
+def _approvers(
+    plan_hash: str,
+    approvals: Sequence[Mapping[str, Any]],
+    certificates: Mapping[str, x509.Certificate],
+    *,
+    root: x509.Certificate,
+    consortium: str,
+    now: datetime,
+) -> tuple[Identity, ...]:
+    found: list[Identity] = []
+    problems: list[str] = []
+    for value in approvals:
+        try:
+            signed = SignedStatement.from_json(value)
+            identity = verify_statement(
+                signed,
+                certificates,
+                root,
+                at=now,
+                expected_type=APPROVAL,
+                consortium=consortium,
+                roles=frozenset({PRIVACY_OFFICER}),
+            )
+        except AuditError as error:
+            problems.append(str(error))
+            continue
+        statement = signed.statement
+        if statement.get("subject") != {"kind": "plan", "digest": plan_hash}:
+            problems.append(f"{identity.name} signed for {statement.get('subject')!r}")
+        elif statement.get("decision") != "approve":
+            raise GuardRefusal("not-approved", f"{identity.name} decided {statement.get('decision')!r}")
+        else:
+            found.append(identity)
+    if not found:
+        raise GuardRefusal("not-approved", "; ".join(problems) or "no approval came with the plan")
+    return tuple(found)
+
+
+def _check_limits(plan: Plan, limits: Limits) -> None:
+    if plan.task not in limits.tasks:
+        raise GuardRefusal("task-not-allowed", f"{plan.task}; allowed: {', '.join(limits.tasks)}")
+    kind = str(plan.encoder.get("kind"))
+    if kind not in limits.encoders:
+        raise GuardRefusal("encoder-not-allowed", f"{kind}; allowed: {', '.join(limits.encoders)}")
+    if plan.minimum_sites < limits.minimum_sites:
+        raise GuardRefusal("too-few-hospitals", f"at least {limits.minimum_sites}, got {plan.minimum_sites}")
+    if plan.aggregations > limits.maximum_rounds:
+        raise GuardRefusal("too-many-rounds", f"at most {limits.maximum_rounds}, got {plan.aggregations}")
+    if plan.l2_clip_norm > limits.maximum_l2_clip_norm:
+        raise GuardRefusal("clip-too-large", f"at most {limits.maximum_l2_clip_norm:g}, got {plan.l2_clip_norm:g}")
+    if plan.delta > limits.maximum_delta:
+        raise GuardRefusal("delta-too-large", f"at most {limits.maximum_delta:g}, got {plan.delta:g}")
+    if plan.epsilon is None:
+        if not limits.data_is_public:
+            raise GuardRefusal("unprotected", "epsilon is null")
+        return
+    noises = [plan.noise_multiplier]
+    if plan.feature_mean_noise_multiplier is not None:
+        noises.append(plan.feature_mean_noise_multiplier)
+    if min(noises) < limits.minimum_noise_multiplier:
+        raise GuardRefusal("noise-too-weak", f"at least {limits.minimum_noise_multiplier:g}, got {min(noises):g}")

@@ -1,0 +1,55 @@
+"""What a hospital allows at most, whatever a plan asks: `limits.json`, set by the hospital alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from site_packages.errors import SitePackagesError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What this hospital allows at most. Kept in `limits.json`, set by the hospital alone."""
+
+    minimum_sites: int = 3  # training hospitals in a plan
+    maximum_rounds: int = 500
+    maximum_l2_clip_norm: float = 10.0
+    minimum_noise_multiplier: float = 0.3
+    maximum_delta: float = 1e-4
+    tasks: tuple[str, ...] = ("icd_coding",)
+    encoders: tuple[str, ...] = ("hashed-ngrams",)
+    minimum_plain_count: int = 10  # smaller counts are left out of what is published
+    data_is_public: bool = False  # true for synthetic or published data only: lets plans without noise pass
+
+    @classmethod
+    def read(cls, path: Path) -> Limits:
+        """Read `limits.json`. Raises SitePackagesError naming what is wrong: wrong limits must not mean no limits."""
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SitePackagesError(f"{path} cannot be read ({error}); without limits nothing runs") from None
+        names = {field.name for field in fields(cls)}
+        if not isinstance(value, dict) or set(value) != names:
+            raise SitePackagesError(f"{path}: expected exactly the fields {', '.join(sorted(names))}")
+        for field in fields(cls):
+            given, default = value[field.name], field.default
+            if isinstance(default, tuple):
+                if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
+                    raise SitePackagesError(f"{path}: {field.name} must be a list of names")
+                value[field.name] = tuple(given)
+            elif isinstance(default, bool):
+                if not isinstance(given, bool):
+                    raise SitePackagesError(f"{path}: {field.name} must be true or false, got {given!r}")
+            elif (
+                isinstance(given, bool) or not isinstance(given, (int, float)) or not math.isfinite(given) or given < 0
+            ):
+                raise SitePackagesError(f"{path}: {field.name} must be a number, not negative, got {given!r}")
+        return cls(**value)
+
+    def write(self, path: Path) -> None:
+        """Write `limits.json`, readable by the hospital only."""
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        path.chmod(0o600)

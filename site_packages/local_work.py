@@ -1,0 +1,117 @@
+"""The computation at a hospital: from its records to one vector of a round, or to counts of an evaluation.
+
+Everything here is private data until the participant has added noise. Patients are Poisson-sampled and each sampled
+patient contributes one admission, drawn at random, so one patient moves a sum by at most the clip.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from jobs.icd_coding.evaluation import confidence_and_correct, top_labels
+from jobs.icd_coding.gradient import clipped_gradient_sum
+from jobs.icd_coding.model import Parameters, scores
+from jobs.icd_coding.sampling import one_admission_per_patient
+from jobs.plan import Plan
+from jobs.terms import FEATURE_NORM, model_shape, plan_encoder
+from privacy.events import FeatureMean
+from privacy.sampling import poisson_sample
+from privacy.secagg.quantisation import CLIP_MARGIN
+from site_packages.dataset import Dataset, Indices
+
+_LOG = logging.getLogger(__name__)
+
+RandomBytes = Callable[[int], bytes]
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """Encoded admissions of some patients. All of it is private.
+
+    Attributes:
+        rows: (admissions, features), norm at most 1.
+        labels: (admissions,) columns of the label space; -1 is a code outside it.
+        patient_index: (admissions,) patients numbered 0..patients-1.
+    """
+
+    rows: sparse.csr_matrix
+    labels: NDArray[np.int64]
+    patient_index: Indices
+    patients: int
+
+
+class LocalWork:
+    """A hospital's part of one plan's work."""
+
+    def __init__(self, plan: Plan, training: Dataset, test: Dataset) -> None:
+        """Encodes the admissions of both sides of the split once for the whole run."""
+        self._plan = plan
+        self._shape = model_shape(plan)
+        # Training on a code outside the label space is not possible; its admissions are left out before sampling.
+        known = np.flatnonzero(training.label_indices(plan.label_space) >= 0)
+        self.training = _encode(plan, training.take(known))
+        self.test = _encode(plan, test)
+
+    def contribution(self, parameters: Parameters, number: int, random_bytes: RandomBytes) -> NDArray[np.float64]:
+        """This hospital's sum for aggregation `number`, without noise.
+
+        Returns: float64 of the model's vector length; one patient moves it by at most the aggregation's clip.
+        """
+        plan, cohort = self._plan, self.training
+        event = plan.event(number)
+        sampled = poisson_sample(cohort.patients, event.sampling_prob, random_bytes)
+        chosen = one_admission_per_patient(cohort.patient_index, sampled, random_bytes)
+        rows = cohort.rows[chosen]
+        if isinstance(event, FeatureMean):
+            total = np.zeros(self._shape.vector_length)
+            # Rows have norm 1 in float32; the factor keeps them below the bound in float64 too.
+            total[: self._shape.features] = np.asarray(rows.sum(axis=0, dtype=np.float64)).ravel() * (
+                FEATURE_NORM * (1 - 2.0**-18)
+            )
+            return total
+        total, dropped = clipped_gradient_sum(
+            parameters,
+            rows,
+            cohort.labels[chosen],
+            plan.l2_clip_norm * (1 - CLIP_MARGIN),
+            bias_scale=plan.model["bias_scale"],
+            label_smoothing=plan.model["label_smoothing"],
+        )
+        if dropped:
+            _LOG.warning("round %d: %d records with numbers that are not finite were left out", number, dropped)
+        return total
+
+    def metric_counts(
+        self, parameters: Parameters, thresholds: tuple[float, ...], random_bytes: RandomBytes
+    ) -> NDArray[np.int64]:
+        """Counts of the evaluation on the test patients, one admission each, without noise.
+
+        Returns: admissions, right among the first, among the first three, then for each threshold how many would be
+            automatic and how many of those right; one patient moves each count by at most 1.
+        """
+        cohort = self.test
+        everybody = np.arange(cohort.patients, dtype=np.int64)
+        chosen = one_admission_per_patient(cohort.patient_index, everybody, random_bytes)
+        score, truth = scores(parameters, cohort.rows[chosen]), cohort.labels[chosen]
+        confidence, correct = confidence_and_correct(score, truth)
+        among_three = (top_labels(score, 3) == truth[:, None]).any(axis=1)
+        counts = [len(truth), int(correct.sum()), int(among_three.sum())]
+        for threshold in thresholds:
+            automatic = confidence >= threshold
+            counts += [int(automatic.sum()), int((automatic & correct).sum())]
+        return np.array(counts, dtype=np.int64)
+
+
+def _encode(plan: Plan, dataset: Dataset) -> Cohort:
+    return Cohort(
+        rows=plan_encoder(plan).encode(dataset.texts),
+        labels=dataset.label_indices(plan.label_space),
+        patient_index=dataset.patient_index,
+        patients=len(dataset.patients),
+    )

@@ -1,0 +1,400 @@
+"""The hospital in a run: one object that answers the coordinator, and refuses.
+
+    join -> announce, share_keys -> round, survivors, unmask (per round) -> evaluate -> finish
+
+Invariants, whatever the coordinator sends:
+
+* nothing is read and nothing computed before the guard let the plan pass and the ledger reserved its cost;
+* a round's spend is durable in the ledger before its vector exists; a round is answered once, also after a crash;
+* what leaves is a masked noisy vector, counts with noise, or one of the plain things of `PLAIN_RELEASES`;
+* errors leave as a code and a sentence without data.
+
+Keys, clock, randomness, data and storage are arguments: tests and benchmarks run this same code in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from cryptography import x509
+
+from audit.canonical import canonical_json, digest_of, format_time
+from audit.certificates import (
+    CLIENT,
+    PrivateKey,
+    certificate_digest,
+    identity_of,
+    load_certificate,
+    public_key_of,
+    verify_certificate,
+)
+from audit.errors import AuditError, StatementError
+from audit.signatures import sign_bytes, verify_bytes
+from audit.statement import ACCEPTANCE, METRICS, RECEIPT, REFUSAL, SignedStatement, sign_statement
+from jobs.errors import SiteError, SiteRefused
+from jobs.icd_coding.errors import CodingError
+from jobs.icd_coding.model import load_model, version_id
+from jobs.plan import Plan
+from jobs.terms import aggregation_terms, evaluation_terms, model_shape, secagg_parameters
+from jobs.transport import Message
+from privacy.errors import BudgetExceeded, BudgetMissing, NotReserved, PrivacyError
+from privacy.ledger import Ledger
+from privacy.noise import discrete_gaussian
+from privacy.secagg.client import SecAggClient
+from privacy.secagg.errors import SecAggError
+from privacy.secagg.memory import RoundMemory
+from privacy.secagg.messages import (
+    AnnounceRequest,
+    RoundRequest,
+    ShareRequest,
+    SurvivorsRequest,
+    UnmaskRequest,
+)
+from privacy.secagg.quantisation import quantise
+from site_packages.errors import DataError
+from site_packages.guard import Admitted, GuardRefusal, check_plan
+from site_packages.limits import Limits
+from site_packages.local_work import LocalWork
+
+_LOG = logging.getLogger(__name__)
+
+TRAINING, VALIDATION = "training", "validation"  # the ledger's cohorts
+
+PLAIN_RELEASES = (
+    "the data manifest's digest, and the counts of patients and admissions where at least 10",
+    "whether the hospital takes part, with its reason if not",
+    "the ledger's head (a hash) and the epsilon reserved",
+    "when answers arrive",
+)
+"""What leaves besides noisy vectors and noisy counts. The privacy officer sees this list."""
+
+
+@dataclass
+class _Run:
+    """A run this hospital has joined."""
+
+    run_id: str
+    admitted: Admitted
+    certificates: Mapping[str, tuple[x509.Certificate, ...]]  # of the other hospitals, by name
+    client: SecAggClient | None  # None where this hospital only evaluates
+    work: LocalWork
+
+    @property
+    def plan(self) -> Plan:
+        return self.admitted.plan
+
+
+class Participant:
+    """Answers the coordinator's calls for one hospital.
+
+    Args:
+        key, certificate: sign receipts and protocol messages.
+        root: the consortium's root, as installed out of band.
+        manifest: reads the current data set's manifest (canonical bytes, no records).
+        load_work: prepares the data of an admitted plan; called only after the guard and the ledger agreed.
+        known_codes: the codes the hospital's code table has, or None when it cannot say.
+        random_bytes: cryptographically secure, `os.urandom`.
+    """
+
+    def __init__(
+        self,
+        *,
+        site: str,
+        consortium: str,
+        key: PrivateKey,
+        certificate: x509.Certificate,
+        root: x509.Certificate,
+        limits: Limits,
+        ledger: Ledger,
+        memory: RoundMemory,
+        manifest: Callable[[], bytes],
+        load_work: Callable[[Plan], LocalWork],
+        known_codes: frozenset[str] | None,
+        random_bytes: Callable[[int], bytes],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._site = site
+        self._consortium = consortium
+        self._key = key
+        self._certificate = certificate
+        self._root = root
+        self._limits = limits
+        self._ledger = ledger
+        self._memory = memory
+        self._manifest = manifest
+        self._load_work = load_work
+        self._known_codes = known_codes
+        self._random_bytes = random_bytes
+        self._clock = clock
+        self._run: _Run | None = None
+        self._methods: dict[str, Callable[[Message], Message]] = {
+            "join": self._join,
+            "announce": self._announce,
+            "share_keys": self._share_keys,
+            "round": self._round,
+            "survivors": self._survivors,
+            "unmask": self._unmask,
+            "evaluate": self._evaluate,
+            "finish": self._finish,
+        }
+
+    def handle(self, method: str, message: Any) -> Message:
+        """Answer one call.
+
+        Raises: SiteError with a code and a sentence that holds no data; SiteRefused, with a signed statement, when
+            the guard says no. Anything else is a defect, and must not be passed on over a network as it is.
+        """
+        answer = self._methods.get(method)
+        if answer is None or not isinstance(message, dict):
+            raise SiteError(self._site, "unknown-call", f"no such call; known are {', '.join(self._methods)}")
+        try:
+            return answer(message)
+        except GuardRefusal as error:
+            raise self._refusal(error, str(message.get("plan_hash"))) from error
+        except SecAggError as error:
+            raise SiteError(self._site, "protocol", str(error)) from error
+        except PrivacyError as error:
+            raise SiteError(self._site, "ledger", str(error)) from error
+        except (DataError, CodingError) as error:
+            # Their texts may name files or quote values; they are for the hospital's own log.
+            _LOG.error("%s: %s", method, error)
+            raise SiteError(
+                self._site, "data", "the local data set cannot be used; the hospital's own log says why"
+            ) from error
+
+    # -- calls ---------------------------------------------------------------------------------------------------
+
+    def _join(self, message: Message) -> Message:
+        run_id = _text(self._site, message, "run_id", 100)
+        certificates = self._read_certificates(message.get("certificates"))
+        admitted = check_plan(
+            _bytes(self._site, message, "plan"),
+            _list(self._site, message, "approvals"),
+            certificates,
+            expected_hash=_text(self._site, message, "plan_hash", 71),
+            site=self._site,
+            consortium=self._consortium,
+            root=self._root,
+            limits=self._limits,
+            known_codes=self._known_codes,
+            now=self._clock(),
+        )
+        plan = admitted.plan
+        self._reserve(run_id, admitted)
+        manifest = digest_of(self._manifest())
+        peers: dict[str, tuple[x509.Certificate, ...]] = {}
+        for certificate in certificates.values():
+            identity = identity_of(certificate)
+            if identity.role == CLIENT:
+                peers[identity.name] = (*peers.get(identity.name, ()), certificate)
+        client = None
+        if self._site in plan.sites:
+            client = SecAggClient(
+                parameters=secagg_parameters(plan, run_id),
+                site=self._site,
+                signer=lambda data: sign_bytes(self._key, data),
+                verifier=self._verify_peer,
+                randomness=self._random_bytes,
+                memory=self._memory,
+            )
+        self._run = _Run(run_id, admitted, peers, client, self._load_work(plan))
+        return {
+            "acceptance": self._sign(
+                ACCEPTANCE,
+                run_id=run_id,
+                plan_hash=admitted.plan_hash,
+                manifest=manifest,
+                ledger_head=self._ledger.head,
+                epsilon_reserved=(plan.epsilon or 0) if self._site in plan.sites else 0,
+            )
+        }
+
+    def _announce(self, message: Message) -> Message:
+        request = AnnounceRequest.from_message(message.get("secagg"))
+        return {"secagg": self._client().announce(request).to_message()}
+
+    def _share_keys(self, message: Message) -> Message:
+        request = ShareRequest.from_message(message.get("secagg"))
+        return {"secagg": self._client().share_keys(request).to_message()}
+
+    def _round(self, message: Message) -> Message:
+        run, client = self._joined(), self._client()
+        request = RoundRequest.from_message(message.get("secagg"))
+        version_in = _text(self._site, message, "version_in", 71)
+        model = _bytes(self._site, message, "model")
+        if version_id(model) != version_in:
+            raise SiteError(self._site, "model-differs", f"expected {version_in}, got {version_id(model)}")
+        if not 1 <= request.round <= run.plan.aggregations:
+            raise SiteError(self._site, "no-such-round", f"the plan has rounds 1 to {run.plan.aggregations}")
+        parameters = load_model(model, model_shape(run.plan))
+        terms = aggregation_terms(run.plan, request.round)
+        client.open_round(request)
+
+        # Spent before anything derived from data exists; a crash from here on loses the round, not the record.
+        # An unprotected plan, which only public data lets pass, has nothing to spend and adds nothing.
+        protected = run.plan.epsilon is not None
+        head = self._ledger.head
+        if protected:
+            head = self._ledger.commit(run.run_id, f"round {request.round}", terms.event, cohort=TRAINING)
+        total = run.work.contribution(parameters, request.round, self._random_bytes)
+        vector = quantise(total, scale=terms.scale, bound=terms.bound)
+        if protected:
+            vector[: terms.dimension] += discrete_gaussian(terms.dimension, terms.share_sigma, self._random_bytes)
+        masked = client.mask(vector).to_message()
+        return {
+            "secagg": masked,
+            "receipt": self._sign(
+                RECEIPT,
+                run_id=run.run_id,
+                round=request.round,
+                plan_hash=run.admitted.plan_hash,
+                version_in=version_in,
+                masked_upload=digest_of(masked["vector"].tobytes()),  # type: ignore[union-attr]
+                privacy_event=terms.event.to_json(),
+                manifest=digest_of(self._manifest()),
+                ledger_head=head,
+            ),
+        }
+
+    def _survivors(self, message: Message) -> Message:
+        request = SurvivorsRequest.from_message(message.get("secagg"))
+        return {"secagg": self._client().sign_survivors(request).to_message()}
+
+    def _unmask(self, message: Message) -> Message:
+        request = UnmaskRequest.from_message(message.get("secagg"))
+        return {"secagg": self._client().unmask(request).to_message()}
+
+    def _evaluate(self, message: Message) -> Message:
+        run = self._joined()
+        if self._site not in run.plan.evaluation_sites:
+            raise SiteError(self._site, "not-invited", "the plan does not ask this hospital to evaluate")
+        version = _text(self._site, message, "version", 71)
+        model = _bytes(self._site, message, "model")
+        if version_id(model) != version:
+            raise SiteError(self._site, "model-differs", f"expected {version}, got {version_id(model)}")
+        parameters = load_model(model, model_shape(run.plan))
+        evaluation = evaluation_terms(run.plan)
+        head = self._ledger.commit(run.run_id, f"metrics of {version}", evaluation.event, cohort=VALIDATION)
+        counts = run.work.metric_counts(parameters, evaluation.thresholds, self._random_bytes)
+        sigma = evaluation.noise_multiplier * evaluation.l2_sensitivity
+        noisy = counts + discrete_gaussian(len(counts), sigma, self._random_bytes)
+        return {
+            "metrics": self._sign(
+                METRICS,
+                run_id=run.run_id,
+                version=version,
+                cohort={
+                    "name": VALIDATION,
+                    "patients": "test side of the hospital's split, one admission each",
+                },
+                values=evaluation.values(noisy.tolist()),
+                mechanism={
+                    "event": evaluation.event.to_json(),
+                    "noise": "discrete Gaussian on counts",
+                    "noise_std": sigma,
+                    "epsilon": evaluation.epsilon,
+                    "delta": evaluation.delta,
+                },
+                ledger_head=head,
+            )
+        }
+
+    def _finish(self, message: Message) -> Message:
+        run = self._joined()
+        self._free(run.run_id)
+        self._run = None
+        return {"ledger_head": self._ledger.head}
+
+    # -- what the calls share ------------------------------------------------------------------------------------
+
+    def _reserve(self, run_id: str, admitted: Admitted) -> None:
+        plan = admitted.plan
+        try:
+            if self._site in plan.sites and plan.epsilon is not None:
+                self._ledger.reserve(run_id, TRAINING, plan.training_events(), plan_hash=admitted.plan_hash)
+            if self._site in plan.evaluation_sites:
+                self._ledger.reserve(run_id, VALIDATION, [evaluation_terms(plan).event], plan_hash=admitted.plan_hash)
+        except (BudgetExceeded, BudgetMissing) as error:
+            self._free(run_id)
+            raise GuardRefusal("over-budget", str(error)) from error
+
+    def _free(self, run_id: str) -> None:
+        """Give back what the run reserved and did not spend, if it reserved anything."""
+        with contextlib.suppress(NotReserved):
+            self._ledger.close(run_id)
+
+    def _joined(self) -> _Run:
+        if self._run is None:
+            raise SiteError(self._site, "not-joined", "this hospital has not joined a run; send the plan first")
+        return self._run
+
+    def _client(self) -> SecAggClient:
+        client = self._joined().client
+        if client is None:
+            raise SiteError(self._site, "not-training", "this hospital only evaluates in this plan")
+        return client
+
+    def _verify_peer(self, peer: str, data: bytes, signature: bytes) -> None:
+        """A peer's signature counts if any of its certificates is valid now and made it."""
+        problems = []
+        for certificate in self._joined().certificates.get(peer, ()):
+            try:
+                verify_certificate(certificate, self._root, at=self._clock(), roles=frozenset({CLIENT}))
+                verify_bytes(public_key_of(certificate), signature, data)
+                return
+            except AuditError as error:
+                problems.append(str(error))
+        raise StatementError(f"{peer}: " + ("; ".join(problems) or "no certificate of this hospital was sent"))
+
+    def _read_certificates(self, value: object) -> dict[str, x509.Certificate]:
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise SiteError(self._site, "bad-call", "certificates: expected a list of PEM texts")
+        try:
+            loaded = [load_certificate(item.encode("ascii")) for item in value]
+        except (AuditError, UnicodeEncodeError) as error:
+            raise SiteError(self._site, "bad-call", f"certificates: {error}") from error
+        return {certificate_digest(certificate): certificate for certificate in loaded}
+
+    def _refusal(self, error: GuardRefusal, plan_hash: str) -> SiteRefused:
+        if not plan_hash.startswith("sha256:"):
+            plan_hash = digest_of(b"")
+        signed = self._sign(REFUSAL, plan_hash=plan_hash, code=error.code, reason=error.detail)
+        return SiteRefused(self._site, error.code, error.detail, signed)
+
+    def _sign(self, kind: str, **fields: Any) -> dict[str, Any]:
+        statement = {
+            "type": kind,
+            "consortium": self._consortium,
+            "time": format_time(self._clock()),
+            "site": self._site,
+            **fields,
+        }
+        canonical_json(statement)  # what cannot be written canonically cannot be signed
+        signed: SignedStatement = sign_statement(statement, self._key, self._certificate)
+        return signed.to_json()
+
+
+def _text(site: str, message: Message, field: str, longest: int) -> str:
+    value = message.get(field)
+    if not isinstance(value, str) or not 0 < len(value) <= longest:
+        raise SiteError(site, "bad-call", f"{field}: expected a text of at most {longest} characters")
+    return value
+
+
+def _bytes(site: str, message: Message, field: str) -> bytes:
+    value = message.get(field)
+    if not isinstance(value, bytes):
+        raise SiteError(site, "bad-call", f"{field}: expected bytes, got {type(value).__name__}")
+    return value
+
+
+def _list(site: str, message: Message, field: str) -> Sequence[Mapping[str, Any]]:
+    value = message.get(field)
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise SiteError(site, "bad-call", f"{field}: expected a list of objects")
+    return value

@@ -1,0 +1,1 @@
+"""Generated, plainly labelled day admissions for trying Zegel without a patient's data."""

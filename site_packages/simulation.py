@@ -1,0 +1,197 @@
+"""A whole federation in one process: the real coordinator and participants over the in-memory transport.
+
+Used by `zegel benchmark text` and by tests. Everything but the network is real: certificates under one root, an
+approved plan, guards, ledgers on disk, masks, noise, receipts that the coordinator checks. Certificates are made on the
+spot and mean nothing outside.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from audit.artifacts import Artifacts
+from audit.canonical import digest_of, format_time
+from audit.certificates import PRIVACY_OFFICER, PrivateKey, certificate_digest, issue_certificate
+from audit.release import APPROVE
+from audit.statement import APPROVAL, sign_statement
+from jobs.coordinator import Coordinator, Outcome, Progress
+from jobs.plan import Plan
+from jobs.transport import InMemoryTransport, Transport
+from privacy.ledger import Ledger
+from privacy.secagg.memory import InMemoryRoundMemory
+from site_packages.dataset import Dataset
+from site_packages.limits import Limits
+from site_packages.local_work import LocalWork
+from site_packages.participant import TRAINING, VALIDATION, Participant
+
+RandomBytes = Callable[[int], bytes]
+
+
+@dataclass(frozen=True, eq=False)
+class SiteRecords:
+    """A hospital's admissions on both sides of its split."""
+
+    training: Dataset
+    test: Dataset
+
+
+@dataclass(frozen=True)
+class Keyring:
+    """A root, one certificate per hospital and a privacy officer, made for this process."""
+
+    consortium: str
+    root: x509.Certificate
+    root_key: ec.EllipticCurvePrivateKey
+    certificates: Mapping[str, x509.Certificate]  # by digest
+    sites: Mapping[str, tuple[PrivateKey, x509.Certificate]]
+    officer: tuple[PrivateKey, x509.Certificate]
+
+
+def make_keyring(consortium: str, sites: tuple[str, ...], *, now: datetime, valid_days: int = 30) -> Keyring:
+    """Certificates of the forms NVFlare's flow and our own give out."""
+    from nvflare.lighter.utils import Identity, generate_cert
+
+    root_key = ec.generate_private_key(ec.SECP256R1())
+    begin, end = now - timedelta(hours=1), now + timedelta(days=valid_days)
+    root: x509.Certificate = generate_cert(
+        Identity(consortium), Identity(consortium), root_key, root_key.public_key(), ca=True,
+        not_valid_before=begin, not_valid_after=end,
+    )  # fmt: skip
+    usage = x509.KeyUsage(
+        digital_signature=True, content_commitment=False, key_encipherment=True, data_encipherment=False,
+        key_agreement=False, key_cert_sign=False, crl_sign=False, encipher_only=False, decipher_only=False,
+    )  # fmt: skip
+    holders: dict[str, tuple[PrivateKey, x509.Certificate]] = {}
+    for site in sites:
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate: x509.Certificate = generate_cert(
+            Identity(site, site.replace("-", "_"), "client"), Identity(consortium), root_key, key.public_key(),
+            not_valid_before=begin, not_valid_after=end,
+            extra_extensions=[(x509.BasicConstraints(ca=False, path_length=None), True), (usage, True)],
+        )  # fmt: skip
+        holders[site] = (key, certificate)
+    officer_key = ec.generate_private_key(ec.SECP256R1())
+    officer = issue_certificate(
+        officer_key.public_key(), name="Simulated Officer", organisation="simulation", role=PRIVACY_OFFICER,
+        root_cert=root, root_key=root_key, not_before=begin.replace(microsecond=0),
+        not_after=root.not_valid_after_utc,
+    )  # fmt: skip
+    everybody = [officer, *(certificate for _, certificate in holders.values())]
+    return Keyring(
+        consortium=consortium,
+        root=root,
+        root_key=root_key,
+        certificates={certificate_digest(certificate): certificate for certificate in everybody},
+        sites=holders,
+        officer=(officer_key, officer),
+    )
+
+
+def approve_plan(keyring: Keyring, plan: Plan, *, now: datetime) -> dict[str, Any]:
+    """The simulated officer's approval of a plan, as JSON."""
+    key, certificate = keyring.officer
+    return sign_statement(
+        {
+            "type": APPROVAL,
+            "consortium": keyring.consortium,
+            "time": format_time(now),
+            "subject": {"kind": "plan", "digest": plan.hash},
+            "decision": APPROVE,
+            "meaning": "simulated",
+            "reason": "",
+            "name": "Simulated Officer",
+            "organisation": "simulation",
+            "role": PRIVACY_OFFICER,
+        },
+        key,
+        certificate,
+    ).to_json()
+
+
+@dataclass
+class Simulation:
+    """A federation ready to run a plan.
+
+    Attributes:
+        folder: where ledgers and artifacts go.
+        records: hospital -> its admissions.
+        limits: what every hospital allows.
+        budget: (epsilon, delta) each hospital's officer sets for both cohorts.
+        random_bytes: of every hospital; seeded in tests, `os.urandom` otherwise.
+        wrap: put around the transport, so that a test may drop or alter messages.
+        entries: what was recorded, in order.
+    """
+
+    plan: Plan
+    records: Mapping[str, SiteRecords]
+    folder: Path
+    limits: Limits = field(default_factory=Limits)
+    budget: tuple[float, float] = (100.0, 1e-5)
+    random_bytes: RandomBytes = os.urandom
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    wrap: Callable[[Transport], Transport] = lambda transport: transport
+    progress: Callable[[Progress], None] = lambda _: None
+    run_id: str = "run-20260101T000000Z-000000"
+    entries: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        now = self.clock()
+        self.keyring = make_keyring(self.plan.consortium, tuple(sorted(self.records)), now=now)
+        self.ledgers: dict[str, Ledger] = {}
+        self.participants = {site: self._participant(site) for site in sorted(self.records)}
+        self.transport = InMemoryTransport({site: each.handle for site, each in self.participants.items()})
+        self.artifacts = Artifacts(self.folder / "artifacts")
+
+    def run(self) -> Outcome:
+        """Carry out the plan. Raises RunAborted as the coordinator does."""
+        return Coordinator(
+            plan=self.plan,
+            run_id=self.run_id,
+            transport=self.wrap(self.transport),
+            approvals=[approve_plan(self.keyring, self.plan, now=self.clock())],
+            certificates=self.keyring.certificates,
+            root=self.keyring.root,
+            record=lambda kind, body: self.entries.append((kind, dict(body))),
+            store=self.artifacts.put,
+            clock=self.clock,
+            progress=self.progress,
+        ).run()
+
+    def _participant(self, site: str) -> Participant:
+        folder = self.folder / site
+        folder.mkdir(parents=True)
+        ledger = Ledger.create(folder / "ledger.db", site=site, clock=self.clock)
+        for cohort in (TRAINING, VALIDATION):
+            ledger.set_budget(
+                cohort,
+                epsilon=self.budget[0],
+                delta=self.budget[1],
+                officer="Simulated Officer",
+                reason="simulation",
+            )
+        self.ledgers[site] = ledger
+        key, certificate = self.keyring.sites[site]
+        records = self.records[site]
+        return Participant(
+            site=site,
+            consortium=self.plan.consortium,
+            key=key,
+            certificate=certificate,
+            root=self.keyring.root,
+            limits=self.limits,
+            ledger=ledger,
+            memory=InMemoryRoundMemory(),
+            manifest=lambda: digest_of(site.encode()).encode(),
+            load_work=lambda plan: LocalWork(plan, records.training, records.test),
+            known_codes=None,
+            random_bytes=self.random_bytes,
+            clock=self.clock,
+        )
