@@ -170,7 +170,7 @@ def show_entry(
     from audit.wording import entry_words
 
     typer.echo(entry_words(entry))
-    typer.echo(json.dumps(json.loads(data), indent=2, sort_keys=True))
+    typer.echo(json.dumps(json.loads(data), sort_keys=True))
     typer.echo()
     typer.echo(proof if proof is not None else f"no proof yet: the last signed checkpoint covers {covered} entries")
 
@@ -231,4 +231,4 @@ def _print_tree(tree: Branch) -> None:
 
 
 def _json(value: dict[str, Any]) -> str:
-    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)

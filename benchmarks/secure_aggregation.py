@@ -176,9 +176,7 @@ def measure_round(
                 upload_rest_bytes=float(upload_rest),
             )
         )
-    return RoundCost(
-        **{field: statistics.median(asdict(cost)[field] for cost in costs) for field in asdict(costs[0])}
-    )
+    return RoundCost(**{field: statistics.median(asdict(cost)[field] for cost in costs) for field in asdict(costs[0])})
 
 
 def measure_peak_vectors(sites: int, dimension: int) -> tuple[float, float]:
@@ -288,9 +286,7 @@ def peer_flwr() -> dict[str, float]:
             for peer in survivors:
                 key = generate_shared_key(pairs[site][0], pairs[peer][1])
                 change = pseudo_rand_gen(key, modulus, shape)
-                operation = (
-                    arithmetic.parameters_subtraction if peer > site else arithmetic.parameters_addition
-                )
+                operation = arithmetic.parameters_subtraction if peer > site else arithmetic.parameters_addition
                 total = operation(total, change)
         return list(arithmetic.parameters_mod(total, modulus))
 
@@ -314,9 +310,7 @@ def peer_tenseal() -> dict[str, float]:
     """TenSEAL CKKS with the parameters NVFlare uses (8192, 60-40-40, scale 2^40), 1e6 parameters."""
     import tenseal  # type: ignore[import-not-found]
 
-    context = tenseal.context(
-        tenseal.SCHEME_TYPE.CKKS, poly_modulus_degree=8192, coeff_mod_bit_sizes=[60, 40, 40]
-    )
+    context = tenseal.context(tenseal.SCHEME_TYPE.CKKS, poly_modulus_degree=8192, coeff_mod_bit_sizes=[60, 40, 40])
     context.global_scale = 2**40
     vector = np.random.default_rng(1).normal(size=MILLION)
     chunks = [vector[start : start + 4096] for start in range(0, MILLION, 4096)]
@@ -391,8 +385,7 @@ def measure(peers_python: str | None) -> list[Line]:
         ),
         Line(
             f"{ten_name}: the same, with the adding of the vectors",
-            (ten_dropped.server_sum_s + ten_dropped.server_unmask_s)
-            / (ten.server_sum_s + ten.server_unmask_s),
+            (ten_dropped.server_sum_s + ten_dropped.server_unmask_s) / (ten.server_sum_s + ten.server_unmask_s),
             "x",
         ),
         at_most(

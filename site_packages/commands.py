@@ -238,7 +238,7 @@ def budget_set(
 ) -> None:
     """Set a cohort's budget. The officer confirms; the ledger keeps who, when and why."""
     from site_packages.home import SiteHome
-    from site_packages.participant import TRAINING, VALIDATION
+    from site_packages.limits import TRAINING, VALIDATION
 
     if cohort not in (TRAINING, VALIDATION):
         typer.echo(f"zegel site: cohort {cohort!r}: expected {TRAINING} or {VALIDATION}", err=True)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from site_packages.errors import SitePackagesError
 
+TRAINING, VALIDATION = "training", "validation"  # the cohorts a hospital's officer gives budgets to
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:

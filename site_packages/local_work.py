@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from jobs.icd_coding.evaluation import confidence_and_correct, top_labels
-from jobs.icd_coding.gradient import clipped_gradient_sum
 from jobs.icd_coding.model import Parameters, scores
 from jobs.icd_coding.sampling import one_admission_per_patient
 from jobs.plan import Plan
@@ -75,6 +74,8 @@ class LocalWork:
                 FEATURE_NORM * (1 - 2.0**-18)
             )
             return total
+        from jobs.icd_coding.gradient import clipped_gradient_sum  # seconds to import, and only training needs it
+
         total, dropped = clipped_gradient_sum(
             parameters,
             rows,

@@ -58,12 +58,10 @@ from privacy.secagg.messages import (
 from privacy.secagg.quantisation import quantise
 from site_packages.errors import DataError
 from site_packages.guard import Admitted, GuardRefusal, check_plan
-from site_packages.limits import Limits
+from site_packages.limits import TRAINING, VALIDATION, Limits
 from site_packages.local_work import LocalWork
 
 _LOG = logging.getLogger(__name__)
-
-TRAINING, VALIDATION = "training", "validation"  # the ledger's cohorts
 
 PLAIN_RELEASES = (
     "the data manifest's digest, and the counts of patients and admissions where at least 10",

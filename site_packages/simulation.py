@@ -28,9 +28,9 @@ from jobs.transport import InMemoryTransport, Transport
 from privacy.ledger import Ledger
 from privacy.secagg.memory import InMemoryRoundMemory
 from site_packages.dataset import Dataset
-from site_packages.limits import Limits
+from site_packages.limits import TRAINING, VALIDATION, Limits
 from site_packages.local_work import LocalWork
-from site_packages.participant import TRAINING, VALIDATION, Participant
+from site_packages.participant import Participant
 
 RandomBytes = Callable[[int], bytes]
 

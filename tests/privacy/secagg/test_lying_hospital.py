@@ -13,6 +13,7 @@ from privacy.secagg.errors import (
     SecAggShareError,
     SecAggSignatureError,
 )
+from privacy.secagg.messages import UnmaskAnswer
 from privacy.secagg.simulate import Federation, seeded_randomness
 
 N = 7  # threshold 5
@@ -165,6 +166,24 @@ def test_a_second_vector_or_share_of_one_hospital_is_refused() -> None:
         server.receive_masked_vector(LIAR, message)
     with pytest.raises(SecAggProtocolError, match="names site-04 as its sender"):
         server.receive_masked_vector(PEER, message)
+
+
+def test_a_second_answer_of_one_hospital_is_refused() -> None:
+    federation, vectors = make()
+    federation.set_up(1)
+    seen: list[Wire] = []
+
+    def tap(site: str, wire: Wire) -> Wire:
+        if wire["type"] == ANSWER:
+            seen.append(wire)
+            if len(seen) == 2:
+                with pytest.raises(SecAggProtocolError, match="a second time"):
+                    federation.server.receive_answer(str(seen[0]["site"]), UnmaskAnswer.from_message(seen[0]))
+        return wire
+
+    federation.tap = tap
+    federation.run_round(vectors)
+    assert len(seen) == N
 
 
 @pytest.mark.parametrize("forged", [bytes(64), b"x"])

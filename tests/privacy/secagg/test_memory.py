@@ -100,6 +100,8 @@ def test_a_locked_memory_is_an_error_not_a_yes(tmp_path: Path, monkeypatch: pyte
     connection.execute("BEGIN IMMEDIATE")
     with pytest.raises(SecAggMemoryError, match="locked"):
         memory.record("demo/run-1", 1, Act.MASKED, DIGEST)
+    with pytest.raises(SecAggMemoryError, match="locked"):
+        memory.last_masked("demo/run-1")  # nor an answer while another process is in the middle of an act
     connection.close()
     memory.record("demo/run-1", 1, Act.MASKED, DIGEST)
 

@@ -1,5 +1,6 @@
 """A hospital that died and came back: its memory refuses what its lost state cannot."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,20 @@ def test_a_vector_that_does_not_fit_costs_nothing() -> None:
         with pytest.raises(SecAggError, match="vector: expected"):
             client.mask(bad)  # type: ignore[arg-type]
     client.mask(np.zeros(DIMENSION, np.int64))
+
+
+def test_a_round_leaves_its_three_acts_in_the_memory() -> None:
+    federation = make()
+    federation.set_up(1)
+    aggregate = federation.run_round(vectors(federation))
+    statement = hashlib.sha256(aggregate.statement).digest()
+    memory = federation.memories[SITE]
+    assert isinstance(memory, InMemoryRoundMemory)
+    assert memory.acts == {
+        ("simulation/run-1", 1, Act.MASKED): aggregate.directory,
+        ("simulation/run-1", 1, Act.SIGNED): statement,
+        ("simulation/run-1", 1, Act.REVEALED): statement,
+    }
 
 
 def test_rounds_only_go_forward() -> None:
