@@ -7,7 +7,6 @@ Sub-commands live in the rooms they belong to and are loaded when they are calle
 from __future__ import annotations
 
 import importlib
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,25 +28,23 @@ SHOW, CONSORTIUM, HOSPITAL, ANYONE = "See it work", "Consortium", "Hospital", "A
 COMMANDS: dict[str, Lazy] = {
     "demo": Lazy("admin_api.demo:demo", "Found, train, certify and verify with five hospitals on this machine.", SHOW),
     "demo-stop": Lazy("admin_api.demo:demo_stop", "Stop what `zegel demo --keep-running` left running.", SHOW),
-    "sample": Lazy(
-        "site_packages.data_commands:sample", "Write synthetic Dutch day admissions for some hospitals.", SHOW, "site"
-    ),
-    "benchmark": Lazy(
-        "site_packages.benchmark:benchmark_app", "Train on a table of texts and codes, federated in memory.", SHOW, "site"
-    ),
+    "sample": Lazy("site_packages.data_commands:sample", "Write synthetic Dutch day admissions.", SHOW, "site"),
+    "benchmark": Lazy("site_packages.benchmark:benchmark_app", "Measure the model on a table of texts.", SHOW, "site"),
     "consortium": Lazy(
-        "admin_api.commands:consortium_app", "Found the consortium, approve certificates, run the server.", CONSORTIUM,
+        "admin_api.commands:consortium_app",
+        "Found the consortium, approve certificates, run the server.",
+        CONSORTIUM,
         "consortium",
     ),
-    "person": Lazy("admin_api.commands:person_app", "Keys and certificates of people who sign.", CONSORTIUM, "consortium"),
-    "plan": Lazy("admin_api.commands:plan_app", "Propose, read and approve training plans.", CONSORTIUM, "consortium"),
+    "person": Lazy("admin_api.commands:person_app", "Keys of people who sign.", CONSORTIUM, "consortium"),
+    "plan": Lazy("admin_api.commands:plan_app", "Propose and approve training plans.", CONSORTIUM, "consortium"),
     "run": Lazy("admin_api.commands:run_app", "Carry out an approved plan and watch it.", CONSORTIUM, "consortium"),
-    "release": Lazy("admin_api.commands:release_app", "Propose, approve and certify releases.", CONSORTIUM, "consortium"),
+    "release": Lazy("admin_api.commands:release_app", "Approve and certify releases.", CONSORTIUM, "consortium"),
     "audit": Lazy("audit.commands:audit_app", "Read and check the audit log.", CONSORTIUM, "log"),
-    "site": Lazy("site_packages.commands:site_app", "A hospital's machine: join, import, limits, start.", HOSPITAL, "site"),
-    "privacy": Lazy("privacy.commands:privacy_app", "What does this much noise mean? Epsilon and back.", ANYONE, "privacy"),
+    "site": Lazy("site_packages.commands:site_app", "A hospital's machine: join, import, start.", HOSPITAL, "site"),
+    "privacy": Lazy("privacy.commands:privacy_app", "What does this much noise mean?", ANYONE, "privacy"),
     "verify": Lazy("audit.commands:verify", "Check a release's dossier offline.", ANYONE),
-}  # fmt: skip
+}
 
 
 class LazyGroup(typer.core.TyperGroup):
@@ -115,4 +112,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

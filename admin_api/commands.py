@@ -235,7 +235,8 @@ def consortium_start(home: Home = HERE, as_json: AsJson = False) -> None:
     answer(
         {"pid": running.pid, "fed_learn_port": config.fed_learn_port},
         [
-            f"The server runs as process {running.pid}; hospitals connect to {config.server_host}:{config.fed_learn_port}.",
+            f"The server runs as process {running.pid}; hospitals connect to "
+            f"{config.server_host}:{config.fed_learn_port}.",
             f"Its own log is {consortium.server_kit / 'console.log'}.",
         ],
         as_json,
@@ -556,7 +557,7 @@ def release_propose(
         {"release": release, "statement": statement.digest, "version": statement.version,
          "gates": [item.to_json() for item in statement.gates]},
         [f"Candidate {release}: version {statement.version}", f"Statement {statement.digest}",
-         *(f"gate {item.name} {item.comparison} {item.threshold:g}: {item.value:.4g}, passed" for item in statement.gates)],
+         *(f"gate {g.name} {g.comparison} {g.threshold:g}: {g.value:.4g}, passed" for g in statement.gates)],
         as_json,
     )  # fmt: skip
 
@@ -571,7 +572,7 @@ def release_approve(
     home: Home = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Sign a decision about a candidate. A release manager and a privacy officer are needed; the proposer is not one."""
+    """Sign a decision about a candidate. A release manager and a privacy officer must approve, the proposer apart."""
     from admin_api.releasing import load_statement
 
     with told():

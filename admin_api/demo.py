@@ -215,8 +215,8 @@ def _play(run: Demo) -> None:
 
     fingerprint = _found(run)
     run.console.print(
-        f"[bold]2[/]  {len(names)} hospitals join. Each makes its key at home and sends a request; the admin compares the "
-        "key's fingerprint and signs."
+        f"[bold]2[/]  {len(names)} hospitals join. Each makes its key at home and sends a request; the admin compares "
+        "the key's fingerprint and signs."
     )
     _sample(run, names)
     with ThreadPoolExecutor(PARALLEL) as pool:
@@ -328,8 +328,8 @@ def _connect(run: Demo, names: Sequence[str]) -> None:
     run.running.append(["consortium", "stop", "--home", str(run.consortium)])
     server = run.zegel("consortium", "start", "--home", run.consortium)
     run.console.print(
-        f"[bold]3[/]  The server listens on port {server['fed_learn_port']} (mutual TLS); hospitals connect, each in its "
-        "own process."
+        f"[bold]3[/]  The server listens on port {server['fed_learn_port']} (mutual TLS); hospitals connect, each in "
+        "its own process."
     )
     for name in names:
         run.running.append(["site", "stop", "--home", str(run.site(name))])
@@ -432,14 +432,14 @@ def _show(run: Demo, names: Sequence[str], evaluator: str, report: dict[str, Any
     metrics = {item["site"]: item["values"] for item in report["trace"]["metrics"]}
     table = Table(box=None, padding=(0, 1), title_justify="left", title_style="bold")
     table.title = f"Release {RELEASE} on each hospital's own test patients"
-    for column in ("hospital", "stays", "epsilon", "hit@1", "hit@3", "coverage", "pooled", "alone"):
+    for column in ("hospital", "rows", "eps", "hit@1", "hit@3", "cover", "pooled", "alone"):
         table.add_column(column, justify="left" if column == "hospital" else "right", no_wrap=True)
     for name in names:
         values, plain = metrics[name], comparison["sites"][name]
         table.add_row(
             name + (" *" if name == evaluator else ""),
             str(comparison["admissions"][name]),
-            "0" if name == evaluator else f"{report['trace']['epsilon']:.2f}",
+            "0" if name == evaluator else f"{report['trace']['epsilon']:.1f}",
             *(_interval(values[metric]) for metric in ("hit@1", "hit@3", "coverage")),
             _short(plain["pooled"]),
             "-" if name == evaluator else _short(plain["alone"]),
@@ -447,17 +447,17 @@ def _show(run: Demo, names: Sequence[str], evaluator: str, report: dict[str, Any
     run.console.print()
     run.console.print(table)
     run.console.print(
-        "* evaluates only; its patients' records trained nothing. stays: admissions imported. epsilon: privacy loss per\n"
-        "training patient. hit@1, hit@3, coverage: reported under noise, with 95% intervals; coverage is the share that\n"
-        "could be coded automatically at 90% precision. pooled, alone: hit@1 of models without privacy, on all training\n"
-        "hospitals' letters together and on this hospital's alone; possible only because these letters are synthetic.",
+        "* evaluates only: its records trained nothing. eps: privacy loss per training patient. hit@1, hit@3, cover:\n"
+        "reported under noise, with 95% intervals; cover is the share that could be coded automatically at 90%\n"
+        "precision. pooled, alone: hit@1 of models without privacy, on all training hospitals' letters together and\n"
+        "on this hospital's alone; possible only because these letters are synthetic.",
         markup=False,
         soft_wrap=True,
     )
 
 
 def _interval(value: dict[str, Any]) -> str:
-    return f"{_short(value['value'])} [{_short(value['lower'])} {_short(value['upper'])}]"
+    return f"{_short(value['value'])} {_short(value['lower'])}-{_short(value['upper'])}"
 
 
 def _short(share: float) -> str:

@@ -53,10 +53,11 @@ def describe(plan: Plan, *, cache_dir: Path | None = None) -> tuple[dict[str, An
         f"Evaluate          {', '.join(plan.evaluation_sites)}",
         f"Rounds            {plan.rounds} steps, {plan.aggregations} secure sums; each patient takes part in a step "
         f"with probability {plan.sampling_prob:g}",
-        f"One patient       counts at most {plan.l2_clip_norm:g} (L2 norm); noise is {plan.noise_multiplier:g} times that",
-        f"Privacy loss      epsilon {outlook.against_server:.3f} (delta {plan.delta:g}, per patient at a hospital) against "
-        f"everyone who sees the model, and against the server with {plan.colluders} colluding hospital(s)",
-        f"                  epsilon {outlook.without_aggregation:.1f} should the server and all other hospitals collude",
+        f"One patient       counts at most {plan.l2_clip_norm:g} (L2 norm); noise multiplier {plan.noise_multiplier:g}",
+        f"Privacy loss      epsilon {outlook.against_server:.3f} (delta {plan.delta:g}, per patient at a hospital) "
+        f"against everyone who sees the model, and against the server with {plan.colluders} colluding hospital(s)",
+        f"                  epsilon {outlook.without_aggregation:.1f} if the server and all other hospitals collude",
+        f"Budget needed     {outlook.against_server_rdp:.3f} at each training hospital, as its ledger's filter counts",
         f"Metrics           epsilon {report.epsilon:g} per validation patient and report",
         f"Dropouts          a round with more than {plan.dropouts} missing hospitals is aborted",
         "Not covered       a patient known to several hospitals counts at each; timing; the published counts",
@@ -104,7 +105,7 @@ def two_digits(number: int) -> int:
     if number < 100:
         return number
     step = 10 ** (int(math.log10(number)) - 1)
-    return round(number / step) * step
+    return int(round(number / step) * step)
 
 
 def propose(home: ConsortiumHome, plan: Plan, proposer: Person) -> str:

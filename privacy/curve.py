@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from privacy.accounting import check_delta
 from privacy.events import Event
@@ -29,8 +30,8 @@ def epsilon_curve(events: Sequence[Event], delta: float) -> list[float]:
     from dp_accounting.pld import privacy_loss_distribution as pld
 
     check_delta(delta)
-    priced: dict[tuple[float, float], object] = {}
-    total = None
+    priced: dict[tuple[float, float], Any] = {}
+    total: Any = None
     curve: list[float] = []
     for event in events:
         if event.noise_multiplier == 0.0 and event.sampling_prob > 0.0:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from jobs.icd_coding.encoder import HashedNgrams
@@ -14,7 +19,7 @@ from jobs.icd_coding.evaluation import hit_at_k
 from jobs.icd_coding.model import LinearModel, scores
 from jobs.icd_coding.recipe import Hyperparameters
 from site_packages.baselines import encode, train_in_the_clear
-from site_packages.dataset import Dataset, current_dataset, open_dataset, split_patients
+from site_packages.dataset import current_dataset, open_dataset, split_patients
 from site_packages.errors import DatasetError
 from site_packages.home import SiteHome
 
@@ -34,33 +39,44 @@ def compare_homes(
     """
     encoder = HashedNgrams(features=features)
     shape = LinearModel(features=features, labels=len(label_space))
-    sides: dict[Path, tuple[str, int, Dataset, Dataset]] = {}
-    for path in {*train, *evaluate}:
-        home = SiteHome(path)
-        dataset = open_dataset(current_dataset(home.path))
-        if dataset.manifest is None or not dataset.manifest.synthetic:
-            raise DatasetError(f"{path}: its data set is not labelled synthetic; nothing was read together")
-        split = split_patients(dataset, home.split_key())
-        sides[path] = (
-            home.identity().name,
-            len(dataset),
-            dataset.take(split.train),
-            dataset.take(split.test),
-        )
-    matrices = {path: encode(encoder, [sides[path][2]], label_space) for path in train}
+    paths = sorted({*train, *evaluate})
+    with ProcessPoolExecutor(max_workers=min(len(paths), os.cpu_count() or 1)) as pool:
+        encoded = dict(zip(paths, pool.map(partial(_encode_home, encoder, label_space), paths), strict=True))
+    training = {path: encoded[path].training for path in train}
     pooled = train_in_the_clear(
-        sparse.vstack([rows for rows, _ in matrices.values()], format="csr"),
-        np.concatenate([codes for _, codes in matrices.values()]),
+        sparse.vstack([rows for rows, _ in training.values()], format="csr"),
+        np.concatenate([codes for _, codes in training.values()]),
         shape,
         recipe,
     )
     sites: dict[str, Any] = {}
     for path in evaluate:
-        name, _, _, test = sides[path]
-        rows, truth = encode(encoder, [test], label_space)
+        rows, truth = encoded[path].test
         alone = None
-        if path in matrices:
-            own = train_in_the_clear(*matrices[path], shape, recipe)
+        if path in training:
+            own = train_in_the_clear(*training[path], shape, recipe)
             alone = hit_at_k(scores(own, rows), truth, 1)
-        sites[name] = {"pooled": hit_at_k(scores(pooled, rows), truth, 1), "alone": alone}
-    return {"admissions": {name: count for name, count, _, _ in sides.values()}, "sites": sites}
+        sites[encoded[path].name] = {"pooled": hit_at_k(scores(pooled, rows), truth, 1), "alone": alone}
+    return {"admissions": {home.name: home.admissions for home in encoded.values()}, "sites": sites}
+
+
+@dataclass(frozen=True)
+class _Home:
+    name: str
+    admissions: int
+    training: tuple[sparse.csr_matrix, NDArray[np.int64]]
+    test: tuple[sparse.csr_matrix, NDArray[np.int64]]
+
+
+def _encode_home(encoder: HashedNgrams, label_space: tuple[str, ...], path: Path) -> _Home:
+    home = SiteHome(path)
+    dataset = open_dataset(current_dataset(home.path))
+    if dataset.manifest is None or not dataset.manifest.synthetic:
+        raise DatasetError(f"{path}: its data set is not labelled synthetic; nothing was read together")
+    split = split_patients(dataset, home.split_key())
+    return _Home(
+        home.identity().name,
+        len(dataset),
+        encode(encoder, [dataset.take(split.train)], label_space),
+        encode(encoder, [dataset.take(split.test)], label_space),
+    )

@@ -31,7 +31,7 @@ class ParticipantComponent:
         self._participant: Participant | None = None
         self._one_at_a_time = threading.Lock()
 
-    @collab.publish
+    @collab.publish  # type: ignore[untyped-decorator]
     def handle(self, method: str, message: Any) -> Message:
         """Answer one call of the coordinator. Never raises."""
         try:

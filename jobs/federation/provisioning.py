@@ -267,7 +267,8 @@ def _run(command: Callable[[Namespace], Any], *, notes: Path, **arguments: Any) 
     with (
         _home_folder(notes),
         contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(io.StringIO()) as err,contextlib.suppress(SystemExit)
+        contextlib.redirect_stderr(io.StringIO()) as err,
+        contextlib.suppress(SystemExit),
     ):  # NVFlare's commands report errors as JSON and then exit
         command(Namespace(**arguments))
     lines = [line for line in out.getvalue().splitlines() if line.startswith("{")]

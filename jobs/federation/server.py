@@ -69,7 +69,7 @@ class CoordinatorComponent:
         self._run_id = run_id
         self._plan_hash = plan_hash
 
-    @collab.main
+    @collab.main  # type: ignore[untyped-decorator]
     def carry_out(self) -> None:
         """Called once by the Collab controller when all hospitals of the job are there."""
         from jobs.run import carry_out_run

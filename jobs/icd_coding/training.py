@@ -37,6 +37,4 @@ class Training:
             self._mean = feature_mean(noisy_sum, expected_batch=float(self._plan.nominal_patients))
         else:
             self._state = step(self._state, noisy_sum, self._recipe, expected_batch=self._plan.expected_batch)
-        self.parameters = published_parameters(
-            self._state, self._shape, self._recipe, feature_mean=self._mean
-        )
+        self.parameters = published_parameters(self._state, self._shape, self._recipe, feature_mean=self._mean)

@@ -87,9 +87,7 @@ class Tables:
         )
 
 
-def write_csv(
-    path: Path, rows: Sequence[dict[str, str]], *, delimiter: str = ",", encoding: str = "utf-8"
-) -> Path:
+def write_csv(path: Path, rows: Sequence[dict[str, str]], *, delimiter: str = ",", encoding: str = "utf-8") -> Path:
     """Write rows under the first row's names."""
     with path.open("w", encoding=encoding, newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter, lineterminator="\n")

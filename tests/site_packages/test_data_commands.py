@@ -37,9 +37,7 @@ def tables(tmp_path: Path) -> Tables:
 
 def test_sample_then_import(tmp_path: Path, home: Path) -> None:
     out = tmp_path / "sample"
-    made = runner.invoke(
-        app, ["sample", "--out", str(out), "--hospitals", "2", "--admissions", "40", "--json"]
-    )
+    made = runner.invoke(app, ["sample", "--out", str(out), "--hospitals", "2", "--admissions", "40", "--json"])
     assert made.exit_code == 0, made.output
     value = json.loads(made.stdout)
     assert value["synthetic"] is True
@@ -55,14 +53,10 @@ def test_sample_then_import(tmp_path: Path, home: Path) -> None:
 
 
 def test_sample_for_people(tmp_path: Path) -> None:
-    made = runner.invoke(
-        app, ["sample", "--out", str(tmp_path / "s"), "--hospitals", "2", "--admissions", "20"]
-    )
+    made = runner.invoke(app, ["sample", "--out", str(tmp_path / "s"), "--hospitals", "2", "--admissions", "20"])
     assert made.exit_code == 0
     assert "hospital-2 (shifted)" in made.stdout
-    again = runner.invoke(
-        app, ["sample", "--out", str(tmp_path / "s"), "--hospitals", "2", "--admissions", "20"]
-    )
+    again = runner.invoke(app, ["sample", "--out", str(tmp_path / "s"), "--hospitals", "2", "--admissions", "20"])
     assert again.exit_code == 1
     assert "not an empty folder" in again.stderr
 
@@ -90,9 +84,7 @@ def test_import_with_the_hospitals_own_code_table(tables: Tables, home: Path, tm
     assert json.loads(done.stdout)["manifest"]["code_table"]["name"] == "codes.csv"
 
 
-def test_the_report_can_be_kept_of_an_import_that_stores_nothing(
-    tables: Tables, home: Path, tmp_path: Path
-) -> None:
+def test_the_report_can_be_kept_of_an_import_that_stores_nothing(tables: Tables, home: Path, tmp_path: Path) -> None:
     tables.diagnoses = [diagnosis(i, icd10_diagnosis_code="?") for i in (1, 2, 3)]
     arguments = ["import", *map(str, tables.write()), "--home", str(home), "--report", str(tmp_path / "why")]
     done = runner.invoke(app, arguments)

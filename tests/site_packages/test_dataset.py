@@ -17,9 +17,7 @@ def many(patients: int) -> Dataset:
 
 
 def test_patients_are_numbered_by_their_sorted_ids() -> None:
-    dataset = dataset_from_records(
-        ["b", "a", "b"], ["1", "2", "3"], ["H25", "H26", "G35"], sexes=["male"] * 3
-    )
+    dataset = dataset_from_records(["b", "a", "b"], ["1", "2", "3"], ["H25", "H26", "G35"], sexes=["male"] * 3)
     assert dataset.patients == ("a", "b")
     assert dataset.patient_index.dtype == np.int64
     assert dataset.patient_index.tolist() == [1, 0, 1]
@@ -34,9 +32,7 @@ def test_labels_outside_the_label_space_are_marked() -> None:
 
 
 def test_take_numbers_patients_anew() -> None:
-    dataset = dataset_from_records(
-        ["b", "a", "c"], ["1", "2", "3"], ["H25", "H26", "G35"], years=[2021, 2022, 2023]
-    )
+    dataset = dataset_from_records(["b", "a", "c"], ["1", "2", "3"], ["H25", "H26", "G35"], years=[2021, 2022, 2023])
     part = dataset.take(np.array([2, 0]))
     assert part.patients == ("b", "c")
     assert part.patient_index.tolist() == [1, 0]
@@ -62,9 +58,7 @@ def test_records_of_different_lengths_and_unknown_sex() -> None:
 def test_a_patient_is_on_one_side() -> None:
     dataset = many(500)
     split = split_patients(dataset, KEY, (0.7, 0.1, 0.2))
-    sides = [
-        set(dataset.patient_index[rows].tolist()) for rows in (split.train, split.calibration, split.test)
-    ]
+    sides = [set(dataset.patient_index[rows].tolist()) for rows in (split.train, split.calibration, split.test)]
     assert sum(len(side) for side in sides) == len(set.union(*sides)) == 500
     assert sorted(np.concatenate([split.train, split.calibration, split.test]).tolist()) == list(range(1000))
     shares = [len(side) / 500 for side in sides]
@@ -88,9 +82,7 @@ def test_the_side_is_the_keyed_hash() -> None:
     assert patient_side("p1", key, (0.5000, 0.0520, 0.4480)) == "test"
 
 
-@pytest.mark.parametrize(
-    "fractions", [(0.5, 0.5, 0.5), (1.2, -0.1, -0.1), (0.0, 0.0, 0.0), (float("nan"), 0.5, 0.5)]
-)
+@pytest.mark.parametrize("fractions", [(0.5, 0.5, 0.5), (1.2, -0.1, -0.1), (0.0, 0.0, 0.0), (float("nan"), 0.5, 0.5)])
 def test_fractions_must_be_shares(fractions: tuple[float, float, float]) -> None:
     with pytest.raises(DatasetError, match="adding up to 1"):
         split_patients(many(3), KEY, fractions)

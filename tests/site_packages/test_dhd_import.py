@@ -152,9 +152,7 @@ def test_refused_admission_takes_its_letter_and_diagnosis_along(
         ("patient_id", "p1", "patient_mismatch"),
     ],
 )
-def test_admission_without_a_letter_left_is_refused(
-    tmp_path: Path, field: str, value: str, reason: str
-) -> None:
+def test_admission_without_a_letter_left_is_refused(tmp_path: Path, field: str, value: str, reason: str) -> None:
     tables = Tables(tmp_path)
     tables.documents[1][field] = value
     result = imported(tables)
@@ -258,9 +256,7 @@ def test_admissions_that_contradict_each_other_are_all_refused(tmp_path: Path) -
 )
 def test_letters_without_admission_id(tmp_path: Path, published: str, belongs: str) -> None:
     tables = Tables(tmp_path)
-    tables.admissions.append(
-        admission(4, patient_id="p1", admission_date="2024-05-09", discharge_date="2024-05-11")
-    )
+    tables.admissions.append(admission(4, patient_id="p1", admission_date="2024-05-09", discharge_date="2024-05-11"))
     tables.documents.append(document(4, patient_id="p1"))
     tables.diagnoses.append(diagnosis(4, patient_id="p1"))
     tables.documents.append(document(1, admission_id="", publication_date=published, text="los"))
@@ -275,9 +271,7 @@ def test_letters_without_admission_id(tmp_path: Path, published: str, belongs: s
 
 def test_a_letter_does_not_move_when_its_nearest_admission_is_refused(tmp_path: Path) -> None:
     tables = Tables(tmp_path)
-    tables.admissions.append(
-        admission(4, patient_id="p1", admission_date="2024-03-20", discharge_date="2024-03-20")
-    )
+    tables.admissions.append(admission(4, patient_id="p1", admission_date="2024-03-20", discharge_date="2024-03-20"))
     tables.diagnoses.append(diagnosis(4, patient_id="p1", icd10_diagnosis_code="H29"))
     tables.documents.append(document(1, admission_id="", publication_date="2024-03-20"))
     result = imported(tables)
@@ -293,9 +287,7 @@ def test_letters_are_in_date_order_and_unknown_kinds_are_noted(tmp_path: Path) -
     ]
     result = imported(tables)
     assert [x.kind for x in result.admissions[0].letters] == ["Unknown", "OK-verslag", "Ontslagbrief"]
-    assert [(n.table, n.line, n.note) for n in result.report.notes] == [
-        ("documents", 6, "document_type_other")
-    ]
+    assert [(n.table, n.line, n.note) for n in result.report.notes] == [("documents", 6, "document_type_other")]
 
 
 def test_line_numbers_after_quoted_line_breaks(tmp_path: Path) -> None:
@@ -406,9 +398,7 @@ VALUES = st.sampled_from(
 @given(st.data())
 def test_no_row_is_lost_whatever_the_tables_hold(tmp_path: Path, data: st.DataObject) -> None:
     tables = Tables(tmp_path)
-    tables.admissions.append(
-        admission(4, patient_id="p1", admission_date="2024-03-12", discharge_date="2024-03-12")
-    )
+    tables.admissions.append(admission(4, patient_id="p1", admission_date="2024-03-12", discharge_date="2024-03-12"))
     tables.documents.append(document(4, patient_id="p1"))
     tables.diagnoses.append(diagnosis(4, patient_id="p1"))
     for rows in (tables.admissions, tables.documents, tables.diagnoses):

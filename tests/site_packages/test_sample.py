@@ -135,9 +135,7 @@ def keyword_accuracy(score: str) -> float:
     for label, counts in in_class.items():
         for word, n in counts.items():
             precision, recall = n / overall[word], n / size[label]
-            value = (
-                precision * recall if score == "product" else 2 * precision * recall / (precision + recall)
-            )
+            value = precision * recall if score == "product" else 2 * precision * recall / (precision + recall)
             best[label] = max(best.get(label, (0.0, 0.0, "")), (value, precision, word))
     most = size.most_common(1)[0][0]
     right = 0
@@ -170,9 +168,7 @@ def test_all_words_together_tell_much_more_than_one() -> None:
 
     train, test = pooled()
     vectorizer = HashingVectorizer(ngram_range=(1, 2), n_features=2**16, alternate_sign=False, binary=True)
-    model = ComplementNB(alpha=0.1).fit(
-        vectorizer.transform([text_of(a) for a in train]), [a.code[:3] for a in train]
-    )
+    model = ComplementNB(alpha=0.1).fit(vectorizer.transform([text_of(a) for a in train]), [a.code[:3] for a in train])
     accuracy = model.score(vectorizer.transform([text_of(a) for a in test]), [a.code[:3] for a in test])
     assert accuracy > keyword_accuracy("F1") + 0.15
 
@@ -208,9 +204,7 @@ def test_written_tables_are_imported_without_a_loss(tmp_path: Path) -> None:
 def test_letters_without_an_id_are_linked_to_their_own_admission(tmp_path: Path) -> None:
     sample = generate_hospital(3, 1, hospitals=1, admissions=300)
     write_sample(tmp_path / "s", seed=3, hospitals=1, admissions=300)
-    paths = [
-        tmp_path / "s" / "hospital-1" / f"{name}.csv" for name in ("admissions", "documents", "diagnoses")
-    ]
+    paths = [tmp_path / "s" / "hospital-1" / f"{name}.csv" for name in ("admissions", "documents", "diagnoses")]
     result = import_dhd(paths[0], paths[1], paths[2], code_table=who_2019())
     mine = {(a.admission_id, letter.text) for a in sample.admissions for letter in a.letters}
     linked = {(a.admission_id, letter.text) for a in result.admissions for letter in a.letters}

@@ -75,9 +75,7 @@ def test_twice_the_same_is_the_same(tables: Tables, tmp_path: Path) -> None:
     elsewhere, three = store_dataset(tmp_path / "other", imported(tables), site="s", synthetic=False)
     assert (first, one.digest) == (again, two.digest)
     assert (first.name, one.digest) == (elsewhere.name, three.digest)
-    assert sorted(path.name for path in (tmp_path / "home" / "data").iterdir()) == sorted(
-        ["current", first.name]
-    )
+    assert sorted(path.name for path in (tmp_path / "home" / "data").iterdir()) == sorted(["current", first.name])
 
 
 def test_a_letter_that_says_it_is_synthetic_labels_the_data_set(tables: Tables, tmp_path: Path) -> None:
