@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -106,18 +106,20 @@ class Demo:
             raise DemoError(f"zegel {words} ... ended with {code}: {error.strip()}")
         return last
 
+    def side_by_side(self, step: Callable[[str], Any], items: Iterable[str]) -> list[Any]:
+        """`step` of every item, a few at a time, in order; the first failure or Ctrl-C ends the others at once."""
+        pool = ThreadPoolExecutor(PARALLEL)
+        try:
+            return list(pool.map(step, items))
+        except BaseException:
+            self.end_commands()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
     def stop(self, *, keep_running: bool) -> None:
         """End the commands still running, then server and hospitals."""
-        with self._lock:
-            self._stopped = True
-            children = list(self._children)
-        for child in children:
-            child.terminate()
-        for child in children:
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(timeout=10)
-            if child.poll() is None:
-                child.kill()
+        self.end_commands()
         if keep_running:
             return
         commands = [[sys.executable, "-m", "admin_api.cli", *command] for command in reversed(self.running)]
@@ -128,6 +130,19 @@ class Demo:
         for process in stopping:
             process.wait()
         self.running.clear()
+
+    def end_commands(self) -> None:
+        """End the commands still running; no other starts afterwards."""
+        with self._lock:
+            self._stopped = True
+            children = list(self._children)
+        for child in children:
+            child.terminate()
+        for child in children:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=10)
+            if child.poll() is None:
+                child.kill()
 
 
 def demo(
@@ -219,8 +234,7 @@ def _play(run: Demo) -> None:
         "the key's fingerprint and signs."
     )
     _sample(run, names)
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        joined = list(pool.map(lambda name: _join(run, name, fingerprint), names))
+    joined = run.side_by_side(lambda name: _join(run, name, fingerprint), names)
     table = Table(box=None, padding=(0, 2))
     for column in ("hospital", "key", "admissions", "patients", "letters", "rejected rows"):
         table.add_column(column, justify="left" if column in ("hospital", "key") else "right")
@@ -260,8 +274,7 @@ def _found(run: Demo) -> str:
     run.console.print(
         f"[bold]1[/]  {NAME} is founded. Root {fingerprint[:19]}…, its key encrypted; the audit log begins."
     )
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        list(pool.map(lambda who: _enrol(run, who), PEOPLE))
+    run.side_by_side(lambda who: _enrol(run, who), PEOPLE)
     return fingerprint
 
 
@@ -333,8 +346,7 @@ def _connect(run: Demo, names: Sequence[str]) -> None:
     )
     for name in names:
         run.running.append(["site", "stop", "--home", str(run.site(name))])
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        list(pool.map(lambda name: run.zegel("site", "start", "--home", run.site(name)), names))
+    run.side_by_side(lambda name: run.zegel("site", "start", "--home", run.site(name)), names)
 
 
 def _plan(run: Demo, trainers: Sequence[str], evaluator: str) -> str:

@@ -24,7 +24,9 @@ from audit.certificates import (
 )
 from audit.checkpoint import log_origin, log_verifier_key
 from audit.entry import CERTIFICATE_ISSUED, CONSORTIUM_FOUNDED, Entry
+from audit.errors import AuditError
 from audit.signing_keys import generate_log_key, private_key_pem
+from jobs.errors import ProvisioningError
 from jobs.federation import kit as kits
 from jobs.federation.provisioning import (
     LEAF_VALID_DAYS,
@@ -39,6 +41,8 @@ from jobs.federation.provisioning import (
 from jobs.home import ConsortiumConfig, ConsortiumHome
 
 LOG_VALID_DAYS = 3650  # a dossier is checked years later
+MIN_PASSPHRASE_BYTES = 8
+MAX_PASSPHRASE_BYTES = 1023  # what a PKCS 8 file can be encrypted with
 
 
 def found(
@@ -56,18 +60,33 @@ def found(
     Args:
         name: of the consortium; NVFlare's project name, so letters, digits, `-`, `_` and `.` only.
         server_host: name all hospitals resolve to the server.
-        passphrase: opens the root key; at least 8 bytes.
-    Raises: OnboardingError, ProvisioningError; the folder is removed again.
+        passphrase: opens the root key; 8 to 1023 bytes.
+    Raises: OnboardingError; the folder is as it was before.
     """
-    if home.path.exists() and any(home.path.iterdir()):
+    existed = home.path.exists()
+    if existed and not home.path.is_dir():
+        raise OnboardingError(f"{home.path} is a file; a consortium is founded in a new folder")
+    if existed and any(home.path.iterdir()):
         raise OnboardingError(f"{home.path} is not empty; a consortium is founded in a new folder")
-    if len(passphrase) < 8:
-        raise OnboardingError("the root key's passphrase needs at least 8 characters")
+    check_new_passphrase(passphrase, "root key")
     try:
         return _found(home, name, organisation, server_host, fed_learn_port, admin_port, passphrase)
-    except BaseException:  # also Ctrl-C: half a consortium is worse than none
+    except BaseException as error:  # also Ctrl-C: half a consortium is worse than none
         shutil.rmtree(home.path, ignore_errors=True)
+        if existed:
+            home.path.mkdir(mode=0o700)
+        if isinstance(error, (AuditError, ProvisioningError)):
+            raise OnboardingError(f"consortium {name!r} of {organisation!r} was not founded: {error}") from None
         raise
+
+
+def check_new_passphrase(passphrase: bytes, whose: str) -> None:
+    """Raises OnboardingError unless a new key may be encrypted with it."""
+    if not MIN_PASSPHRASE_BYTES <= len(passphrase) <= MAX_PASSPHRASE_BYTES:
+        raise OnboardingError(
+            f"the {whose}'s passphrase has {len(passphrase)} characters; "
+            f"choose one of {MIN_PASSPHRASE_BYTES} to {MAX_PASSPHRASE_BYTES}"
+        )
 
 
 def _found(
@@ -81,7 +100,7 @@ def _found(
 ) -> ConsortiumConfig:
     home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
     home.path.chmod(0o700)
-    for folder in ("ca", "artifacts", "requests", "runs", "server", "admin"):
+    for folder in ("ca", "artifacts", "runs", "server", "admin"):
         (home.path / folder).mkdir(mode=0o700)
     profile = write_profile(
         home.path, project=name, host=server_host, fed_learn_port=fed_learn_port, admin_port=admin_port
@@ -104,7 +123,6 @@ def _found(
         home, name=name, participant=admin_account, organisation=organisation, kind="admin",
         passphrase=passphrase, fingerprint=fingerprint, role="lead",
     )  # fmt: skip
-    kits.close_modes(home.admin_kit)
 
     log_key = generate_log_key()
     now = home.clock().replace(microsecond=0)
@@ -135,24 +153,21 @@ def _found(
     )
     home.write_config(config)
     server_certificate = load_certificate((home.server_kit / "startup" / "server.crt").read_bytes())
-    with home.log() as log:
-        log.append(
-            [
-                Entry(
-                    CONSORTIUM_FOUNDED,
-                    now,
-                    {
-                        "name": name,
-                        "root_certificate": certificate_digest(root),
-                        "log_vkey": config.log_vkey,
-                        "log_certificate": certificate_pem(log_certificate),
-                        "server": server_host,
-                    },
-                ),
-                issued_entry(server_certificate, home),
-            ]
-        )
-    home.sign_checkpoint()
+    home.record(
+        Entry(
+            CONSORTIUM_FOUNDED,
+            now,
+            {
+                "name": name,
+                "root_certificate": certificate_digest(root),
+                "log_vkey": config.log_vkey,
+                "log_certificate": certificate_pem(log_certificate),
+                "server": server_host,
+            },
+        ),
+        issued_entry(server_certificate, home),
+    )
+    kits.close_modes(home.path)
     return config
 
 

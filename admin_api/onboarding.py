@@ -17,10 +17,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from admin_api.errors import OnboardingError
-from admin_api.founding import issued_entry
+from admin_api.founding import check_new_passphrase, issued_entry
 from audit.canonical import canonical_json, parse_json_object
-from audit.certificates import CLIENT, PEOPLE, certificate_pem, issue_certificate, load_certificate
-from audit.entry import CERTIFICATE_ISSUED, SITE_MANIFEST, Entry
+from audit.certificates import CLIENT, PEOPLE, certificate_pem, identity_of, issue_certificate, load_certificate
+from audit.entry import SITE_MANIFEST, Entry
 from audit.errors import AuditError
 from audit.signing_keys import generate_person_key, load_request, make_request, private_key_pem
 from audit.statement import DATA_MANIFEST, SignedStatement, verify_statement
@@ -58,8 +58,10 @@ def request_person(folder: Path, *, name: str, organisation: str, role: str, pas
     """
     if role not in PEOPLE:
         raise OnboardingError(f"role {role!r}: expected one of {', '.join(sorted(PEOPLE))}")
-    if len(passphrase) < 8:
-        raise OnboardingError("the key's passphrase needs at least 8 characters")
+    for what, value in (("name", name), ("organisation", organisation)):
+        if not value.strip() or not value.isprintable():
+            raise OnboardingError(f"{what} {value!r}: expected printable text")
+    check_new_passphrase(passphrase, "key")
     if (folder / "person.key").exists():
         raise OnboardingError(f"{folder} already holds a key; choose another folder")
     key = generate_person_key()
@@ -68,7 +70,6 @@ def request_person(folder: Path, *, name: str, organisation: str, role: str, pas
     except AuditError as error:
         raise OnboardingError(str(error)) from None
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_private(folder / "person.key", private_key_pem(key, passphrase))
     request = folder / "person.request.json"
     request.write_bytes(
         canonical_json(
@@ -81,6 +82,7 @@ def request_person(folder: Path, *, name: str, organisation: str, role: str, pas
             }
         )
     )
+    write_private(folder / "person.key", private_key_pem(key, passphrase))  # last: a request without it is redone
     return request
 
 
@@ -95,7 +97,9 @@ def read_request(path: Path) -> Request:
         csr = load_request(value["request"].encode("ascii"))
     except FileNotFoundError:
         raise OnboardingError(f"{path}: no such file") from None
-    except (AuditError, KeyError, UnicodeEncodeError, AttributeError, zipfile.BadZipFile) as error:
+    except OSError as error:
+        raise OnboardingError(f"{path} cannot be read: {error.strerror}") from None
+    except (AuditError, UnicodeEncodeError) as error:
         raise OnboardingError(f"{path} is not a certificate request: {error}") from None
     return Request(path, "person", value["name"], value["organisation"], value["role"], key_fingerprint(csr))
 
@@ -112,20 +116,18 @@ def approve(
 ) -> x509.Certificate:
     """Issue the certificate that `request` asks for, log it, and write the reply to `out`.
 
-    Raises: OnboardingError when the name is taken or `out` exists, ProvisioningError on a wrong passphrase or a
-    tampered request.
+    Raises: OnboardingError when the name or key is taken, `out` exists or the request's file is no longer what was
+    read, ProvisioningError on a wrong passphrase or a tampered request. Nothing was signed or logged then.
     """
     if out.exists():
         raise OnboardingError(f"{out} exists already; choose another --out")
+    if not out.parent.is_dir():
+        raise OnboardingError(f"{out.parent} is not a folder; make it first, or choose another --out")
     if request.kind == "site" and not out.name.endswith(REPLY_SUFFIX):
         raise OnboardingError(f"{out}: the reply to a hospital must end in {REPLY_SUFFIX}")
-    with home.log() as log:
-        for _, entry in log.entries(kind=CERTIFICATE_ISSUED):
-            if entry.body["name"].casefold() == request.name.casefold():
-                raise OnboardingError(
-                    f"{entry.body['name']!r} already holds a certificate ({entry.body['role']}, until "
-                    f"{entry.body['not_after']}); choose another name"
-                )
+    for issued in home.certificates().values():
+        _refuse_taken(request, issued)
+    home.sign_checkpoint()  # a log that cannot be signed must not be found out after the certificate is in it
     draft = out.with_name(f".{out.name}.draft")
     draft.unlink(missing_ok=True)
     try:
@@ -143,9 +145,8 @@ def approve(
         else:
             certificate = _issue_person(home, request, passphrase, valid_days)
             draft.write_text(certificate_pem(certificate), encoding="ascii")
-        with home.log() as log:
-            log.append([issued_entry(certificate, home)])
-        home.sign_checkpoint()
+        _check_as_shown(request, certificate)
+        home.record(issued_entry(certificate, home))
         draft.rename(out)
     finally:
         draft.unlink(missing_ok=True)
@@ -160,7 +161,7 @@ def log_manifest(home: ConsortiumHome, path: Path) -> SignedStatement:
     try:
         if path.stat().st_size > MAX_REQUEST_BYTES:
             raise OnboardingError(f"{path}: larger than any statement ({MAX_REQUEST_BYTES} bytes)")
-        signed = SignedStatement.from_json(json.loads(path.read_text(encoding="utf-8")))
+        signed = SignedStatement.from_json(json.loads(path.read_bytes()))
         identity = verify_statement(
             signed,
             home.certificates(),
@@ -173,12 +174,40 @@ def log_manifest(home: ConsortiumHome, path: Path) -> SignedStatement:
         if signed.statement.get("site") != identity.name:
             raise OnboardingError(f"{path}: {identity.name} signed a statement about {signed.statement.get('site')}")
         entry = Entry(SITE_MANIFEST, home.clock(), {"site": identity.name, "manifest": signed.to_json()})
-    except (OSError, ValueError, AuditError) as error:
+    except (OSError, ValueError, RecursionError, AuditError) as error:
         raise OnboardingError(f"{path}: {error}") from None
-    with home.log() as log:
-        log.append([entry])
-    home.sign_checkpoint()
+    home.record(entry)
     return signed
+
+
+def _refuse_taken(request: Request, issued: x509.Certificate) -> None:
+    """Raises OnboardingError when an issued certificate has the requested name or key.
+
+    Two holders of one key would make the whole log's evidence void (`audit.evidence`).
+    """
+    holder = identity_of(issued)
+    if holder.name.casefold() == request.name.casefold():
+        raise OnboardingError(
+            f"{holder.name!r} already holds a certificate ({holder.role}, until "
+            f"{issued.not_valid_after_utc:%Y-%m-%d}); the requester must choose another name"
+        )
+    if key_fingerprint(issued) == request.fingerprint:
+        raise OnboardingError(
+            f"the key of this request is {holder}'s; {request.name} must make a key of their own and ask again"
+        )
+
+
+def _check_as_shown(request: Request, certificate: x509.Certificate) -> None:
+    """Raises OnboardingError unless the certificate is for the key and name that were shown and compared.
+
+    The request's file is read again for signing; whoever can write to it could have swapped it meanwhile.
+    """
+    holder = identity_of(certificate)
+    issued = (holder.name, holder.organisation, holder.role, key_fingerprint(certificate))
+    if issued != (request.name, request.organisation, request.role, request.fingerprint):
+        raise OnboardingError(
+            f"{request.path} was changed after it was looked at; nothing was issued. Look at it again"
+        )
 
 
 def _issue_person(home: ConsortiumHome, request: Request, passphrase: bytes, valid_days: int) -> x509.Certificate:
@@ -201,12 +230,13 @@ def _issue_person(home: ConsortiumHome, request: Request, passphrase: bytes, val
 
 def _person_value(path: Path) -> dict[str, Any]:
     value = parse_json_object(path.read_bytes(), str(path))
-    if value.get("schema") != PERSON_SCHEMA or set(value) != {
-        "schema",
-        "name",
-        "organisation",
-        "role",
-        "request",
-    }:
+    fields = ("name", "organisation", "role", "request")
+    if value.get("schema") != PERSON_SCHEMA or set(value) != {"schema", *fields}:
         raise OnboardingError(f"{path} is not a person's certificate request")
+    for field in fields:
+        if not isinstance(value[field], str):
+            raise OnboardingError(f"{path} is not a certificate request: {field} is not text")
+    # Shown on the admin's terminal, where control characters could forge a line.
+    if not (value["name"] + value["organisation"]).isprintable() or value["role"] not in PEOPLE:
+        raise OnboardingError(f"{path} is not a certificate request: unprintable name, or not a person's role")
     return value

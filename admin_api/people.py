@@ -46,7 +46,7 @@ def open_person(folder: Path, *, passphrase: bytes, root: x509.Certificate, now:
             f"{error.filename} is missing; `zegel person request` makes the key, and the consortium's reply is "
             f"{CERTIFICATE_FILE}"
         ) from None
-    except AuditError as error:
+    except (AuditError, OSError) as error:
         raise ApprovalError(f"{folder}: {error}") from None
     if key.public_key() != certificate.public_key():
         raise ApprovalError(f"{folder}: {KEY_FILE} and {CERTIFICATE_FILE} do not belong together")

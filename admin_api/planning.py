@@ -10,8 +10,9 @@ from typing import Any
 from admin_api.errors import AdminError, ApprovalError
 from admin_api.people import Person
 from audit.canonical import format_time, parse_json_object
+from audit.certificates import CONSORTIUM_ADMIN
 from audit.entry import APPROVAL_GIVEN, PLAN_PROPOSED, RELEASE_PROPOSED, SITE_MANIFEST, Entry
-from audit.release import APPROVE, REFUSE
+from audit.release import APPROVE, DEFAULT_POLICY, REFUSE
 from audit.statement import APPROVAL, sign_statement
 from jobs.home import ConsortiumHome
 from jobs.plan import FEATURE_MEAN_PURPOSE, Plan
@@ -109,19 +110,23 @@ def two_digits(number: int) -> int:
 
 
 def propose(home: ConsortiumHome, plan: Plan, proposer: Person) -> str:
-    """Log a plan as proposed; returns its hash."""
-    plan_hash = home.artifacts().put(plan.to_bytes())
+    """Log a plan as proposed; returns its hash.
+
+    Raises: ApprovalError when the proposer is not a consortium admin, AdminError when this plan was proposed before:
+    a second entry would leave open which one the approvals follow.
+    """
+    proposer.require(CONSORTIUM_ADMIN)
     with home.log() as log:
-        log.append(
-            [
-                Entry(
-                    PLAN_PROPOSED,
-                    home.clock(),
-                    {"plan_hash": plan_hash, "plan": plan_hash, "proposer": proposer.certificate_digest},
-                )
-            ]
+        if plan.hash in {entry.body["plan_hash"] for _, entry in log.entries(kind=PLAN_PROPOSED)}:
+            raise AdminError(f"plan {plan.hash} was proposed already; `zegel plan list` shows its decisions")
+    plan_hash = home.artifacts().put(plan.to_bytes())
+    home.record(
+        Entry(
+            PLAN_PROPOSED,
+            home.clock(),
+            {"plan_hash": plan_hash, "plan": plan_hash, "proposer": proposer.certificate_digest},
         )
-    home.sign_checkpoint()
+    )
     return plan_hash
 
 
@@ -130,11 +135,16 @@ def decide(
 ) -> dict[str, Any]:
     """Sign a person's decision about a plan or release and log it; returns the signed statement as JSON.
 
-    Raises: ApprovalError when there is nothing with this digest to decide about.
+    Raises: ApprovalError when there is nothing with this digest to decide about, the person's role does not decide
+    about such things, or a refusal gives no reason; PlanError for an unknown plan.
     """
+    if not approve and not reason.strip():
+        raise ApprovalError(f"to refuse a {kind}, give a --reason; the proposer needs it")
     if kind == "plan":
         load_plan(home, digest)
+        person.require(*DEFAULT_POLICY.plan)
     else:
+        person.require(*DEFAULT_POLICY.release)
         with home.log() as log:
             if digest not in {entry.body["statement"] for _, entry in log.entries(kind=RELEASE_PROPOSED)}:
                 raise ApprovalError(f"no release with the statement {digest} was proposed")
@@ -155,7 +165,5 @@ def decide(
         person.key,
         person.certificate,
     )
-    with home.log() as log:
-        log.append([Entry(APPROVAL_GIVEN, home.clock(), {"approval": signed.to_json()})])
-    home.sign_checkpoint()
+    home.record(Entry(APPROVAL_GIVEN, home.clock(), {"approval": signed.to_json()}))
     return signed.to_json()

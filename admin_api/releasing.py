@@ -17,17 +17,18 @@ from audit.entry import (
     METRICS_REPORTED,
     RELEASE_CERTIFIED,
     RELEASE_PROPOSED,
+    ROUND_COMPLETED,
     RUN_FINISHED,
     Entry,
 )
 from audit.errors import AuditError
 from audit.evidence import Evidence
 from audit.release import APPROVE, AT_LEAST, AT_MOST, Gate, ReleaseStatement, check_approvals
+from audit.selection import entries_bearing_on
 from audit.statement import SignedStatement
 from audit.store import Log
-from audit.trace import trace_version
+from audit.trace import trace_release
 from jobs.home import ConsortiumHome
-from jobs.records import load_plan
 
 _GATE = re.compile(r"(?P<name>[^<>=]+)(?P<comparison>>=|<=)(?P<threshold>[0-9.eE+-]+)")
 
@@ -53,16 +54,18 @@ def propose_release(
     Raises: ReleaseRefused when the run has not finished, the name is taken, or a gate fails.
     """
     proposer.require(CONSORTIUM_ADMIN, RELEASE_MANAGER)
+    if not gates:
+        raise ReleaseRefused("a release needs at least one gate, such as --gate 'epsilon<=8'")
     with home.log() as log:
         finished = [entry for _, entry in log.entries(kind=RUN_FINISHED) if entry.body["run_id"] == run_id]
         reported = [entry for _, entry in log.entries(kind=METRICS_REPORTED)]
+        rounds = [entry.body for _, entry in log.entries(kind=ROUND_COMPLETED) if entry.body["run_id"] == run_id]
         taken = {entry.body["release"] for _, entry in log.entries(kind=RELEASE_PROPOSED)}
     if not finished:
         raise ReleaseRefused(f"run {run_id} has not finished; `zegel run status {run_id}` says where it is")
     if release in taken:
         raise ReleaseRefused(f"release {release!r} was proposed already; choose another name")
     run = finished[0].body
-    plan = load_plan(home, run["plan_hash"])
     metrics: dict[str, SignedStatement] = {
         entry.body["site"]: entry.signed("metrics")
         for entry in reported
@@ -79,7 +82,7 @@ def propose_release(
             version=run["version"],
             plan_hash=run["plan_hash"],
             run_id=run_id,
-            sites=plan.sites,
+            sites=tuple(sorted({site for body in rounds for site in body["participants"]})),
             evaluation_sites=tuple(sorted(metrics)),
             epsilon=run["epsilon"],
             delta=run["delta"],
@@ -92,17 +95,9 @@ def propose_release(
     except AuditError as error:
         raise ReleaseRefused(str(error)) from None
     digest = home.artifacts().put(statement.to_bytes())
-    with home.log() as log:
-        log.append(
-            [
-                Entry(
-                    RELEASE_PROPOSED,
-                    home.clock(),
-                    {"release": release, "statement": digest, "version": run["version"]},
-                )
-            ]
-        )
-    home.sign_checkpoint()
+    home.record(
+        Entry(RELEASE_PROPOSED, home.clock(), {"release": release, "statement": digest, "version": run["version"]})
+    )
     return statement
 
 
@@ -118,9 +113,9 @@ def load_statement(home: ConsortiumHome, release: str) -> ReleaseStatement:
 def certify(home: ConsortiumHome, release: str) -> bytes:
     """Certify a proposed release whose approvals suffice, and write its dossier.
 
-    The dossier's writer traces the whole release as the verifier will; if anything is missing, nothing is written.
-    The certificate entry is appended first, since the dossier must hold it; a release that was certified before only
-    gets its dossier written again.
+    The entry that certifies goes into the log first, since the dossier must hold it. Before that, the release is
+    traced with this entry as the verifier will; if anything is missing, nothing is logged and nothing written. A
+    release that was certified before only gets its dossier written again.
 
     Returns: the dossier's bytes. Raises: ReleaseRefused when approvals are missing or a part does not hold.
     """
@@ -129,21 +124,7 @@ def certify(home: ConsortiumHome, release: str) -> bytes:
         with home.log() as log:
             certified = any(entry.body["release"] == release for _, entry in log.entries(kind=RELEASE_CERTIFIED))
             if not certified:
-                approvers = _check_before_certifying(home, log, statement)
-                log.append(
-                    [
-                        Entry(
-                            RELEASE_CERTIFIED,
-                            home.clock(),
-                            {
-                                "release": release,
-                                "statement": statement.digest,
-                                "version": statement.version,
-                                "approvals": approvers,
-                            },
-                        )
-                    ]
-                )
+                log.append([_certifying_entry(home, log, statement)])
             return write_dossier(
                 log,
                 home.artifacts(),
@@ -156,22 +137,36 @@ def certify(home: ConsortiumHome, release: str) -> bytes:
         raise ReleaseRefused(f"release {release!r} is not certified: {error}") from None
 
 
-def _check_before_certifying(home: ConsortiumHome, log: Log, statement: ReleaseStatement) -> list[str]:
-    """Trace the version and count the approvals as a verifier will. Returns the approvers' certificates."""
-    evidence = Evidence(log.entries(), home.root())
+def _certifying_entry(home: ConsortiumHome, log: Log, statement: ReleaseStatement) -> Entry:
+    """The entry that certifies a release, after tracing the release with it as a verifier will."""
+    entries = list(log.entries())
+    evidence = Evidence(entries, home.root())
     what = f"release {statement.release}"
     proposed = evidence.only(RELEASE_PROPOSED, what, statement=statement.digest)
     approvals = evidence.approvals("release", statement.digest, after=proposed.index, before=log.size)
+    proposer = evidence.person(proposed, statement.proposer)
     check_approvals(
-        what,
-        approvals,
-        statement.policy.release,
-        proposer=evidence.person(proposed, statement.proposer),
-        organisations=statement.policy.organisations,
+        what, approvals, statement.policy.release, proposer=proposer, organisations=statement.policy.organisations
     )
-    plans = {statement.plan_hash: home.artifacts().get(statement.plan_hash)}
-    trace_version(evidence, statement.version, plans, statement.policy)
-    return sorted({item.approver.certificate_digest for item in approvals if item.decision == APPROVE})
+    last = {item.approver.person: item for item in approvals if item.approver.person != proposer.person}
+    entry = Entry(
+        RELEASE_CERTIFIED,
+        home.clock(),
+        {
+            "release": statement.release,
+            "statement": statement.digest,
+            "version": statement.version,
+            "approvals": sorted(
+                {item.approver.certificate_digest for item in last.values() if item.decision == APPROVE}
+            ),
+        },
+    )
+    artifacts = home.artifacts()
+    artifacts.get(statement.version)  # the model must be there: the dossier holds it
+    bearing, plan_hashes = entries_bearing_on([*entries, (log.size, entry)], statement, statement.digest)
+    plans = {plan_hash: artifacts.get(plan_hash) for plan_hash in plan_hashes}
+    trace_release(Evidence(bearing, home.root()), statement.to_bytes(), plans)
+    return entry
 
 
 def _gate(text: str, epsilon: float, values: dict[str, dict[str, float]]) -> Gate:

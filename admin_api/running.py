@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from admin_api.errors import ApprovalError
+from audit.certificates import SERVER, load_certificate, verify_certificate
 from audit.entry import PLAN_PROPOSED
 from audit.errors import AuditError
 from audit.evidence import Evidence
 from audit.release import DEFAULT_POLICY, check_approvals
 from jobs.errors import FederationError, RunAborted
+from jobs.federation import kit as kits
+from jobs.federation import process
 from jobs.federation.job import write_job
 from jobs.federation.session import Session, open_session, wait_for_sites
 from jobs.home import ConsortiumHome
@@ -29,6 +33,22 @@ class Started:
 
     run_id: str
     job_id: str
+
+
+def start_server(home: ConsortiumHome) -> process.Process:
+    """Start the federation's server.
+
+    Raises: ProvisioningError for a loosened kit, FederationError when its certificate is not valid now or it already
+    runs.
+    """
+    kits.check_hardened(home.server_kit, classes=kits.SERVER_CLASSES)
+    try:
+        certificate = load_certificate((home.server_kit / "startup" / "server.crt").read_bytes())
+        verify_certificate(certificate, home.root(), at=home.clock(), roles=frozenset({SERVER}))
+    except AuditError as error:
+        raise FederationError(f"the server does not start: {error}") from None
+    command = process.server_command(home.server_kit, organisation=home.config().organisation)
+    return process.start(command, workspace=home.server_kit)
 
 
 def new_run_id(home: ConsortiumHome) -> str:
@@ -59,12 +79,17 @@ def start_run(home: ConsortiumHome, plan_hash: str, *, timeout_s: float) -> Star
     """
     plan = load_plan(home, plan_hash)
     check_approved(home, plan_hash)
-    run_id = new_run_id(home)
     sites = tuple(sorted({*plan.sites, *plan.evaluation_sites}))
-    job = write_job(home.run_folder(run_id), run_id=run_id, plan_hash=plan_hash, sites=sites)
     with open_session(home, timeout_s=timeout_s) as session:
         wait_for_sites(session, sites, timeout_s=timeout_s)
-        return Started(run_id, session.submit(job))
+        run_id = new_run_id(home)
+        folder = home.run_folder(run_id)
+        try:
+            job = write_job(folder, run_id=run_id, plan_hash=plan_hash, sites=sites)
+            return Started(run_id, session.submit(job))
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # a run nobody has is not listed as one
+            raise
 
 
 def watch(

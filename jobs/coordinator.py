@@ -9,11 +9,13 @@ Invariants:
 * a round is recorded before the next one starts, with every survivor's signed receipt, each checked;
 * a round that lacks too many hospitals is recorded as aborted and the run ends; nothing was unmasked.
 
-It holds no keys and opens no files: what it records, and where checkpoints go, are arguments.
+A hospital's answer is taken as data: whatever it is, at worst that hospital counts as dropped, with the reason.
+The coordinator holds no keys and opens no files: what it records, and where checkpoints go, are arguments.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from cryptography import x509
 
-from audit.canonical import digest_of
+from audit.canonical import canonical_json, digest_of
 from audit.certificates import CLIENT, certificate_pem, identity_of, public_key_of, verify_certificate
 from audit.entry import (
     METRICS_REPORTED,
@@ -36,6 +38,7 @@ from audit.entry import (
     VERSION_CREATED,
 )
 from audit.errors import AuditError, StatementError
+from audit.schema import signed as signed_schema
 from audit.signatures import verify_bytes
 from audit.statement import ACCEPTANCE, METRICS, RECEIPT, REFUSAL, SignedStatement, verify_statement
 from jobs.errors import RunAborted, SiteError, SiteRefused
@@ -59,9 +62,12 @@ from privacy.secagg.server import Aggregate, SecAggServer
 
 M = TypeVar("M", bound=SecAggMessage)
 
+_LOG = logging.getLogger(__name__)
+
 JOIN_TIMEOUT_S = 300.0  # loading and encoding a hospital's letters
 CALL_TIMEOUT_S = 120.0  # one call of a round
 EVALUATE_TIMEOUT_S = 300.0
+MAX_STATEMENT_BYTES = 8192  # of what a hospital signs; the log takes no entry above 65,535
 
 
 class Record(Protocol):
@@ -130,6 +136,7 @@ class Coordinator:
         self._store = store
         self._clock = clock
         self._progress = progress
+        self._problems: list[SiteError] = []  # of the round in progress
         self._secagg = SecAggServer(parameters=secagg_parameters(plan, run_id), verifier=self._verify_site)
         self._began = time.monotonic()
         events = [plan.event(number) for number in range(1, plan.aggregations + 1)]
@@ -160,7 +167,6 @@ class Coordinator:
             self._record(SITE_ACCEPTED, {"run_id": self._run_id, "acceptance": acceptance.to_json()})
         self._report("training", 0, plan.sites, 0.0)
         training = Training(plan, initial)
-        self._set_up(1, plan.sites)
         for number in range(1, plan.aggregations + 1):
             self._carry_out_round(number, training)
         final = training.parameters
@@ -212,19 +218,19 @@ class Coordinator:
         problems: list[SiteError] = []
         for site in everybody:
             answer = answers[site]
-            if isinstance(answer, SiteError):
-                problems.append(answer)
-                continue
             try:
                 self._acceptances[site] = self._check_signed(
                     site,
-                    answer.get("acceptance"),
+                    _message(site, answer).get("acceptance"),
                     ACCEPTANCE,
                     {"run_id": self._run_id, "plan_hash": plan.hash, "site": site},
                 )
+            except SiteError as error:
+                problems.append(error)
             except AuditError as error:
                 problems.append(SiteError(site, "bad-answer", f"its acceptance does not hold: {error}"))
         for problem in problems:
+            _LOG.warning("run %s: %s did not join: %s", self._run_id, problem.site, problem)
             if isinstance(problem, SiteRefused):
                 self._record_refusal(problem)
         missing = [problem for problem in problems if problem.site in plan.sites]
@@ -235,9 +241,13 @@ class Coordinator:
 
     def _record_refusal(self, problem: SiteRefused) -> None:
         try:
-            signed = self._check_signed(problem.site, problem.refusal, REFUSAL, {"site": problem.site})
-        except AuditError:
-            return  # an unsigned refusal still ends the run; only signed ones enter the log
+            signed = self._check_signed(
+                problem.site, problem.refusal, REFUSAL, {"site": problem.site, "plan_hash": self._plan.hash}
+            )
+        except AuditError as error:
+            # It still ends the run, but only what the hospital signed about this plan enters the log.
+            _LOG.warning("run %s: the refusal of %s is not logged: %s", self._run_id, problem.site, error)
+            return
         self._record(SITE_REFUSED, {"run_id": self._run_id, "refusal": signed.to_json()})
 
     def _release_joined(self) -> None:
@@ -263,6 +273,7 @@ class Coordinator:
         version_in = version_id(model)
         receipts: dict[str, SignedStatement] = {}
         participants: tuple[str, ...] = ()
+        self._problems = []
         try:
             if set(self._secagg.ready) != set(plan.sites):
                 self._set_up(number, plan.sites)  # somebody is missing a key: give everyone the chance to come back
@@ -300,6 +311,8 @@ class Coordinator:
             self._release_joined()
             raise RunAborted(f"round {number}: " + "; ".join(reasons)) from error
         training.apply(number, self._decode(number, aggregate))
+        for problem in self._problems:
+            _LOG.warning("run %s, round %d: %s", self._run_id, number, problem)
         self._record_round(number, version_in, training, aggregate, receipts)
         self._report("training", number, aggregate.survivors, time.monotonic() - started)
 
@@ -324,7 +337,8 @@ class Coordinator:
                 "version_in": version_in,
                 "version_out": version_id(model_bytes(training.parameters)),
                 "participants": list(aggregate.survivors),
-                "dropped": list(aggregate.dropped),
+                # Also those that were lost before the round's vectors were asked for.
+                "dropped": sorted(set(self._plan.sites) - set(aggregate.survivors)),
                 "receipts": [receipts[site].to_json() for site in aggregate.survivors],
             },
         )
@@ -332,21 +346,21 @@ class Coordinator:
     def _check_receipt(
         self, site: str, number: int, version_in: str, message: MaskedVector, value: object
     ) -> SignedStatement:
-        return self._check_signed(
-            site,
-            value,
-            RECEIPT,
-            {
-                "run_id": self._run_id,
-                "round": number,
-                "plan_hash": self._plan.hash,
-                "version_in": version_in,
-                "masked_upload": digest_of(message.vector.tobytes()),
-                "privacy_event": self._plan.event(number).to_json(),
-                "manifest": self._acceptances[site].statement["manifest"],
-                "site": site,
-            },
-        )
+        expected = {
+            "run_id": self._run_id,
+            "round": number,
+            "plan_hash": self._plan.hash,
+            "version_in": version_in,
+            "masked_upload": digest_of(message.vector.tobytes()),
+            "privacy_event": self._plan.event(number).to_json(),
+            "manifest": self._acceptances[site].statement["manifest"],
+            "site": site,
+        }
+        signed = self._check_signed(site, value, RECEIPT, expected)
+        # All receipts of a round share one entry of limited size, so none may bring fields of its own.
+        if further := sorted(set(signed.statement) - {*expected, "type", "consortium", "time", "ledger_head"}):
+            raise StatementError(f"receipt: unknown field(s) {', '.join(further)[:200]}")
+        return signed
 
     # -- evaluation ----------------------------------------------------------------------------------------------
 
@@ -358,17 +372,16 @@ class Coordinator:
         metrics: dict[str, SignedStatement] = {}
         problems: list[str] = []
         for site in asked:
-            answer = answers[site]
-            if isinstance(answer, SiteError):
-                problems.append(str(answer))
-                continue
             try:
                 signed = self._check_signed(
                     site,
-                    answer.get("metrics"),
+                    _message(site, answers[site]).get("metrics"),
                     METRICS,
                     {"run_id": self._run_id, "version": version, "site": site},
                 )
+            except SiteError as error:
+                problems.append(str(error))
+                continue
             except AuditError as error:
                 problems.append(f"{site}: its metrics do not hold: {error}")
                 continue
@@ -391,14 +404,11 @@ class Coordinator:
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         """One call of the protocol. A hospital that fails or answers wrongly counts as dropped, with its reason."""
-        self._problems: list[SiteError] = []
         messages = {site: {"secagg": request.to_message(), **(extra or {})} for site, request in requests.items()}
         answers = self._transport.call(method, messages, timeout_s=CALL_TIMEOUT_S)
         for site in requests:
-            answer = answers[site]
             try:
-                if isinstance(answer, SiteError):
-                    raise answer
+                answer = _message(site, answers[site])
                 message = answer_type.from_message(answer.get("secagg"))
                 if extra is None:
                     receive(site, message)
@@ -410,7 +420,10 @@ class Coordinator:
                 self._problems.append(SiteError(site, "bad-answer", str(error)))
 
     def _check_signed(self, site: str, value: object, kind: str, expected: Mapping[str, Any]) -> SignedStatement:
+        signed_schema(kind)(value, kind)
         signed = SignedStatement.from_json(value)
+        if (size := len(canonical_json(signed.to_json()))) > MAX_STATEMENT_BYTES:
+            raise StatementError(f"signed statement of {size} bytes, at most {MAX_STATEMENT_BYTES} allowed")
         identity = verify_statement(
             signed,
             self._certificates,
@@ -452,3 +465,12 @@ class Coordinator:
                 round_seconds,
             )
         )
+
+
+def _message(site: str, answer: object) -> Message:
+    """The answer, if it is a message. Raises SiteError: the hospital's own, or because it is none."""
+    if isinstance(answer, SiteError):
+        raise answer
+    if not isinstance(answer, dict):
+        raise SiteError(site, "bad-answer", f"answered with {type(answer).__name__}, expected a message")
+    return answer

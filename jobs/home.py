@@ -6,13 +6,13 @@ ca/               root certificate and its encrypted key
 log.db            the audit log; log.key signs it, log.crt says whose key that is, log.checkpoint is the last signed
 artifacts/        plans, models and statements by digest
 server/ admin/    NVFlare's kits of the server and of the account that submits jobs
-requests/         certificate requests received and answered
 runs/             per run: the submitted job and the coordinator's progress
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from jobs.errors import FederationError
 
 if TYPE_CHECKING:
     from audit.artifacts import Artifacts
+    from audit.entry import Entry
     from audit.store import Log
 
 
@@ -74,6 +75,9 @@ class ConsortiumHome:
         return self.path / "admin" / "kit"
 
     def run_folder(self, run_id: str) -> Path:
+        """Where a run's job and progress lie. Raises FederationError for what cannot be a run's name."""
+        if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run_id) is None:
+            raise FederationError(f"{run_id!r} is not the name of a run; `zegel run start` prints it, run-...")
         return self.path / "runs" / run_id
 
     def config(self) -> ConsortiumConfig:
@@ -122,6 +126,12 @@ class ConsortiumHome:
         """Sign the log as it stands now; the last signed checkpoint is kept apart from the database."""
         with self.log() as log:
             return log.sign_checkpoint(self.log_key(), self.clock)
+
+    def record(self, *entries: Entry) -> None:
+        """Append entries to the log and sign it. Raises LogError; a log that refuses got none of them."""
+        with self.log() as log:
+            log.append(entries)
+        self.sign_checkpoint()
 
     def certificates(self) -> dict[str, x509.Certificate]:
         """All certificates this consortium issued, by digest, as the log has them."""

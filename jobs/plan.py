@@ -31,6 +31,7 @@ FEATURE_MEAN_PURPOSE = "sum of encoded letters, for centring"
 NOISE_MODES = ("distributed",)
 MAX_SITES = 50
 MAX_LABELS = 20_000
+MAX_NAME = 100  # characters of a hospital's name or a code
 MAX_ROUNDS = 10_000
 MAX_PLAN_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
@@ -68,7 +69,7 @@ class Plan:
     unit: str  # "patient"
     neighboring_relation: str  # "ADD_OR_REMOVE_ONE"
     accountant: str
-    evaluation: dict[str, Any]  # noise_multiplier, epsilon, delta, precision_target, confidence
+    evaluation: dict[str, Any]  # thresholds, precision_target, noise_multiplier, epsilon, delta
     initial_version: str  # digest of the model the run starts from
 
     def __post_init__(self) -> None:
@@ -162,6 +163,10 @@ def _check(plan: Plan) -> None:
     for name in ("sites", "evaluation_sites", "label_space"):
         values = getattr(plan, name)
         need(list(values) == sorted(set(values)), f"{name}: must be sorted and without duplicates")
+        need(
+            all(0 < len(value) <= MAX_NAME and value.isprintable() for value in values),
+            f"{name}: names of 1 to {MAX_NAME} printable characters",
+        )
     n = len(plan.sites)
     need(3 <= n <= MAX_SITES, f"sites: secure aggregation needs 3 to {MAX_SITES} training hospitals, got {n}")
     need(

@@ -117,6 +117,8 @@ def settings(wish: Wish) -> Hyperparameters:
     )
     if wish.rounds is None:
         return recipe
+    if wish.rounds < 1:
+        raise PlanError(f"rounds: at least 1, got {wish.rounds}")
     return replace(
         recipe,
         rounds=wish.rounds,
@@ -153,7 +155,8 @@ def _calibrate(wish: Wish, recipe: Hyperparameters, cache_dir: Path | None) -> t
 def read_labels(path: Path) -> tuple[str, ...]:
     """A label space from a file with one code per line; blank lines and lines starting with # are skipped.
 
-    Raises: PlanError naming the line of a code that is not three characters of an ICD-10 category, or repeats.
+    Raises: PlanError naming the line of a code that is not three characters of an ICD-10 category, or repeats; and for
+        fewer than two codes.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -169,4 +172,6 @@ def read_labels(path: Path) -> tuple[str, ...]:
         if code in labels:
             raise PlanError(f"{path}, line {number}: {code} is listed twice")
         labels.add(code)
+    if len(labels) < 2:
+        raise PlanError(f"{path}: a label space needs at least two codes, found {len(labels)}")
     return tuple(sorted(labels))

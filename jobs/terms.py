@@ -16,11 +16,12 @@ from jobs.icd_coding.model import LinearModel
 from jobs.icd_coding.recipe import Hyperparameters
 from jobs.plan import Plan
 from privacy.events import Event, FeatureMean, MetricRelease
-from privacy.noise import share_sigma
+from privacy.noise import MAX_SIGMA, MIN_SIGMA, share_sigma
 from privacy.secagg.errors import SecAggError
 from privacy.secagg.parameters import SecAggParameters
 from privacy.secagg.quantisation import check_no_wrap, rounded_l2_sensitivity
 
+_WHOLE_SETTINGS = ("rounds", "averaged_rounds")
 FEATURE_NORM = 1.0  # bound on one patient's encoded letters, by the encoders' contract
 
 
@@ -53,8 +54,12 @@ def plan_recipe(plan: Plan) -> Hyperparameters:
         odd = ", ".join(sorted(set(settings) ^ names))
         raise PlanError(f"optimiser and model: settings missing or unknown: {odd}")
     for name, value in settings.items():
-        if not isinstance(value, (bool, int, float)):
-            raise PlanError(f"{name}: expected a number, got {value!r}")
+        if name == "centring":
+            continue  # ours, not the plan's words
+        kind = int if name in _WHOLE_SETTINGS else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kind):
+            whole = "whole " if name in _WHOLE_SETTINGS else ""
+            raise PlanError(f"{name}: expected a {whole}number, got {value!r}")
     return Hyperparameters(**settings)
 
 
@@ -97,15 +102,16 @@ def aggregation_terms(plan: Plan, number: int) -> AggregationTerms:
     l2_clip = FEATURE_NORM if mean else plan.l2_clip_norm
     # Everybody takes part in the mean, a sample in a step; the plan bounds both by the same number.
     sigma = 0.0
-    if plan.epsilon is not None:
-        sigma = share_sigma(
-            noise_multiplier=event.noise_multiplier,
-            l2_sensitivity=rounded_l2_sensitivity(l2_clip=l2_clip, scale=plan.scale, dimension=dimension),
-            sites=len(plan.sites),
-            colluders=plan.colluders,
-            dropouts=plan.dropouts,
-        )
     try:
+        if plan.epsilon is not None:
+            sigma = share_sigma(
+                noise_multiplier=event.noise_multiplier,
+                l2_sensitivity=rounded_l2_sensitivity(l2_clip=l2_clip, scale=plan.scale, dimension=dimension),
+                sites=len(plan.sites),
+                colluders=plan.colluders,
+                dropouts=plan.dropouts,
+            )
+            _check_sigma(f"scale and noise of aggregation {number}", sigma)
         proof = check_no_wrap(
             ring_bits=cast(Literal[32, 64], plan.ring_bits),
             sites=len(plan.sites),
@@ -141,6 +147,11 @@ class EvaluationTerms:
         return float(self.counts**0.5)
 
     @property
+    def noise_std(self) -> float:
+        """Standard deviation of the noise on each count."""
+        return self.noise_multiplier * self.l2_sensitivity
+
+    @property
     def event(self) -> MetricRelease:
         """What a report does to the validation patients."""
         return MetricRelease(self.noise_multiplier, "counts of right and automatic codes")
@@ -152,7 +163,7 @@ class EvaluationTerms:
             lowest threshold whose noisy precision reaches the target (threshold 1 and coverage 0 if none does).
         """
         admissions, right, among_three = (float(count) for count in noisy[:3])
-        std = self.noise_multiplier * self.l2_sensitivity
+        std = self.noise_std
         values: dict[str, Any] = {
             "admissions": {"value": admissions, "lower": admissions - 2 * std, "upper": admissions + 2 * std},
             "hit@1": _proportion(right, admissions, std),
@@ -188,10 +199,14 @@ def evaluation_terms(plan: Plan) -> EvaluationTerms:
         number = value[name]
         if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < float("inf"):
             raise PlanError(f"evaluation.{name}: expected a positive number, got {number!r}")
-    return EvaluationTerms(
+    if value["delta"] >= 1:
+        raise PlanError(f"evaluation.delta: in (0, 1), got {value['delta']}")
+    terms = EvaluationTerms(
         tuple(float(item) for item in thresholds),
         *(float(value[name]) for name in ("precision_target", "noise_multiplier", "epsilon", "delta")),
     )
+    _check_sigma("evaluation.noise_multiplier", terms.noise_std)
+    return terms
 
 
 def check_terms(plan: Plan) -> None:
@@ -201,6 +216,16 @@ def check_terms(plan: Plan) -> None:
     for number in {1, plan.aggregations}:
         aggregation_terms(plan, number)
     evaluation_terms(plan)
+
+
+def _check_sigma(what: str, sigma: float) -> None:
+    # Found out at a hospital, it would be after the ledger spent the round.
+    if not MIN_SIGMA <= sigma <= MAX_SIGMA:
+        raise PlanError(
+            f"{what}: a hospital's noise would have a standard deviation of {sigma:.3g} integer units, "
+            f"the sampler needs {MIN_SIGMA:g} to 2^40; "
+            + ("ask for a smaller epsilon or a larger scale" if sigma < MIN_SIGMA else "lower the scale or the noise")
+        )
 
 
 def _proportion(part: float, whole: float, noise_std: float) -> dict[str, float]:

@@ -39,7 +39,10 @@ EXPIRY_WARNING_DAYS = 30
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Our own errors end a command with their message and exit code 1; others are defects and show a trace."""
+    """Our own errors, and files that cannot be read or written, end a command with a message and exit code 1.
+
+    Any other exception is a defect and shows its trace.
+    """
     from audit.errors import AuditError
     from jobs.errors import JobError
     from privacy.errors import PrivacyError
@@ -47,7 +50,7 @@ def told() -> Iterator[None]:
 
     try:
         yield
-    except (SitePackagesError, JobError, PrivacyError, AuditError) as error:
+    except (SitePackagesError, JobError, PrivacyError, AuditError, OSError) as error:
         typer.echo(f"zegel site: {error}", err=True)
         raise typer.Exit(1) from None
 
@@ -78,6 +81,7 @@ def request(
         [
             f"Request written to {path}; send it to the consortium.",
             f"Fingerprint of your key: {fingerprint}; read it to them when they call.",
+            f"Your private key stays in {home / 'key'}. Next, with their reply: `zegel site install`.",
         ],
         as_json,
     )
@@ -105,7 +109,7 @@ def install(
         {"site": identity.name, "root_fingerprint": identity.root_fingerprint, "kit": str(site.kit)},
         [
             f"{identity.name} is installed in {site.kit}.",
-            "Next: `zegel site import`, `zegel site budget set`.",
+            "Next: `zegel site import`, `zegel site budget set` for training and validation, `zegel site start`.",
         ],
         as_json,
     )

@@ -22,7 +22,7 @@ from audit.statement import APPROVAL, SignedStatement, verify_statement
 from jobs.errors import JobError, PlanError
 from jobs.icd_coding.errors import CodingError
 from jobs.plan import Plan
-from jobs.terms import check_terms, evaluation_terms
+from jobs.terms import EvaluationTerms, check_terms, evaluation_terms
 from privacy.accounting import epsilon
 from privacy.errors import PrivacyError
 from site_packages.errors import SitePackagesError
@@ -118,6 +118,7 @@ def check_plan(
             )
     if site in plan.evaluation_sites:
         report = evaluation_terms(plan)
+        _check_report(report, limits)
         computed = epsilon([report.event], report.delta)
         if computed > report.epsilon + EPSILON_TOLERANCE:
             raise GuardRefusal(
@@ -188,3 +189,14 @@ def _check_limits(plan: Plan, limits: Limits) -> None:
         noises.append(plan.feature_mean_noise_multiplier)
     if min(noises) < limits.minimum_noise_multiplier:
         raise GuardRefusal("noise-too-weak", f"at least {limits.minimum_noise_multiplier:g}, got {min(noises):g}")
+
+
+def _check_report(report: EvaluationTerms, limits: Limits) -> None:
+    """The limits hold for what is done to the validation patients as well."""
+    if report.delta > limits.maximum_delta:
+        raise GuardRefusal("delta-too-large", f"its metrics: at most {limits.maximum_delta:g}, got {report.delta:g}")
+    if report.noise_multiplier < limits.minimum_noise_multiplier:
+        raise GuardRefusal(
+            "noise-too-weak",
+            f"its metrics: at least {limits.minimum_noise_multiplier:g}, got {report.noise_multiplier:g}",
+        )

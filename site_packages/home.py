@@ -71,10 +71,13 @@ class SiteHome:
         """Lay out a new folder. Raises HomeError when it already is a hospital's."""
         if (self.path / "site.json").exists():
             raise HomeError(f"{self.path} already belongs to {self.identity().name}; choose another --home")
+        if self.path.exists() and not self.path.is_dir():
+            raise HomeError(f"{self.path} is a file; choose a folder for --home")
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path.chmod(0o700)
         write_private(self.path / "split.key", secrets.token_bytes(32))
-        Limits().write(self.path / "limits.json")
+        if not (self.path / "limits.json").exists():  # the hospital may have set its own before it asks to join
+            Limits().write(self.path / "limits.json")
         self.write_identity(SiteIdentity(name, organisation, consortium, None))
 
     def identity(self) -> SiteIdentity:

@@ -24,19 +24,25 @@ def request_site(home: SiteHome, *, name: str, organisation: str, consortium: st
 
     Returns: the request's path, to be sent to the consortium. Raises: HomeError, ProvisioningError.
     """
-    fresh = not home.path.exists()
-    home.create(name, organisation, consortium)
+    existed = home.path.exists()
+    before = set(home.path.iterdir()) if existed else set()
+    if home.key_folder in before and not (home.path / "site.json").exists():
+        raise HomeError(f"{home.key_folder} already holds a key; choose another --home")
     try:
-        return request_certificate(
+        home.create(name, organisation, consortium)
+        request = request_certificate(
             home.key_folder, project=consortium, name=name, organisation=organisation, kind="client"
         )
+        kits.close_modes(home.key_folder)
     except BaseException:  # also Ctrl-C: the folder must not claim a name that was never requested
-        if fresh:
-            shutil.rmtree(home.path, ignore_errors=True)
-        else:
-            (home.path / "site.json").unlink(missing_ok=True)
-            (home.path / "split.key").unlink(missing_ok=True)
+        made = set(home.path.iterdir()) - before if existed else {home.path}
+        for path in made:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
         raise
+    return request
 
 
 def install(home: SiteHome, reply: Path, *, fingerprint: str) -> None:
@@ -49,15 +55,17 @@ def install(home: SiteHome, reply: Path, *, fingerprint: str) -> None:
     """
     identity = home.identity()
     if home.kit.exists():
-        raise HomeError(f"{home.kit} is installed already")
+        raise HomeError(f"{home.kit} is installed already; to install another, stop it and move the folder away")
     with tempfile.TemporaryDirectory(dir=home.path) as scratch:
         kit = Path(scratch, "kit")
         build_kit(reply, request_folder=home.key_folder, fingerprint=fingerprint, kit=kit)
         root = load_certificate((kit / "startup" / "rootCA.pem").read_bytes())
         check_certificate(kit, identity.name, at=None)
         kits.harden(kit, classes=kits.SITE_CLASSES, settings={"site_home": str(home.path)})
+        # The kit is what makes an installation: a crash before it leaves a fingerprint that the next try replaces.
+        home.write_identity(replace(identity, root_fingerprint=root_fingerprint(root)))
         kit.rename(home.kit)
-    home.write_identity(replace(identity, root_fingerprint=root_fingerprint(root)))
+    kits.close_modes(home.key_folder)  # NVFlare unpacked the reply there
 
 
 def check_certificate(kit: Path, name: str, *, at: datetime | None) -> datetime:

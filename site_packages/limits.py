@@ -45,6 +45,9 @@ class Limits:
             elif isinstance(default, bool):
                 if not isinstance(given, bool):
                     raise SitePackagesError(f"{path}: {field.name} must be true or false, got {given!r}")
+            elif isinstance(default, int):
+                if isinstance(given, bool) or not isinstance(given, int) or given < 0:
+                    raise SitePackagesError(f"{path}: {field.name} must be a whole number, not negative, got {given!r}")
             elif (
                 isinstance(given, bool) or not isinstance(given, (int, float)) or not math.isfinite(given) or given < 0
             ):

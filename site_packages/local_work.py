@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from jobs.icd_coding.centring import feature_sum
 from jobs.icd_coding.evaluation import confidence_and_correct, top_labels
 from jobs.icd_coding.model import Parameters, scores
 from jobs.icd_coding.sampling import one_admission_per_patient
 from jobs.plan import Plan
-from jobs.terms import FEATURE_NORM, model_shape, plan_encoder
+from jobs.terms import model_shape, plan_encoder
 from privacy.events import FeatureMean
 from privacy.sampling import poisson_sample
 from privacy.secagg.quantisation import CLIP_MARGIN
@@ -68,11 +69,11 @@ class LocalWork:
         chosen = one_admission_per_patient(cohort.patient_index, sampled, random_bytes)
         rows = cohort.rows[chosen]
         if isinstance(event, FeatureMean):
+            features, dropped = feature_sum(rows)
             total = np.zeros(self._shape.vector_length)
-            # Rows have norm 1 in float32; the factor keeps them below the bound in float64 too.
-            total[: self._shape.features] = np.asarray(rows.sum(axis=0, dtype=np.float64)).ravel() * (
-                FEATURE_NORM * (1 - 2.0**-18)
-            )
+            # The margin keeps float64 rounding of norms and sums inside the bound.
+            total[: self._shape.features] = features * (1 - CLIP_MARGIN)
+            self._tell(number, dropped)
             return total
         from jobs.icd_coding.gradient import clipped_gradient_sum  # seconds to import, and only training needs it
 
@@ -84,9 +85,13 @@ class LocalWork:
             bias_scale=plan.model["bias_scale"],
             label_smoothing=plan.model["label_smoothing"],
         )
-        if dropped:
-            _LOG.warning("round %d: %d records with numbers that are not finite were left out", number, dropped)
+        self._tell(number, dropped)
         return total
+
+    @staticmethod
+    def _tell(number: int, dropped: int) -> None:
+        if dropped:  # a private number: for the hospital's own log only
+            _LOG.warning("round %d: %d records with numbers that are not finite were left out", number, dropped)
 
     def metric_counts(
         self, parameters: Parameters, thresholds: tuple[float, ...], random_bytes: RandomBytes

@@ -38,7 +38,7 @@ from audit.signatures import sign_bytes, verify_bytes
 from audit.statement import ACCEPTANCE, METRICS, RECEIPT, REFUSAL, SignedStatement, sign_statement
 from jobs.errors import SiteError, SiteRefused
 from jobs.icd_coding.errors import CodingError
-from jobs.icd_coding.model import load_model, version_id
+from jobs.icd_coding.model import Parameters, load_model, version_id
 from jobs.plan import Plan
 from jobs.terms import aggregation_terms, evaluation_terms, model_shape, secagg_parameters
 from jobs.transport import Message
@@ -169,7 +169,7 @@ class Participant:
 
     def _join(self, message: Message) -> Message:
         run_id = _text(self._site, message, "run_id", 100)
-        certificates = self._read_certificates(message.get("certificates"))
+        certificates, peers = self._read_certificates(message.get("certificates"))
         admitted = check_plan(
             _bytes(self._site, message, "plan"),
             _list(self._site, message, "approvals"),
@@ -183,13 +183,14 @@ class Participant:
             now=self._clock(),
         )
         plan = admitted.plan
+        previous = self._run
         self._reserve(run_id, admitted)
-        manifest = digest_of(self._manifest())
-        peers: dict[str, tuple[x509.Certificate, ...]] = {}
-        for certificate in certificates.values():
-            identity = identity_of(certificate)
-            if identity.role == CLIENT:
-                peers[identity.name] = (*peers.get(identity.name, ()), certificate)
+        try:
+            manifest = digest_of(self._manifest())
+            work = self._load_work(plan)
+        except Exception:
+            self._free(run_id)  # the run goes on without this hospital, so it spends nothing here
+            raise
         client = None
         if self._site in plan.sites:
             client = SecAggClient(
@@ -200,7 +201,9 @@ class Participant:
                 randomness=self._random_bytes,
                 memory=self._memory,
             )
-        self._run = _Run(run_id, admitted, peers, client, self._load_work(plan))
+        self._run = _Run(run_id, admitted, peers, client, work)
+        if previous is not None and previous.run_id != run_id:
+            self._free(previous.run_id)  # no call can reach it any more
         return {
             "acceptance": self._sign(
                 ACCEPTANCE,
@@ -213,12 +216,14 @@ class Participant:
         }
 
     def _announce(self, message: Message) -> Message:
+        client = self._client()
         request = AnnounceRequest.from_message(message.get("secagg"))
-        return {"secagg": self._client().announce(request).to_message()}
+        return {"secagg": client.announce(request).to_message()}
 
     def _share_keys(self, message: Message) -> Message:
+        client = self._client()
         request = ShareRequest.from_message(message.get("secagg"))
-        return {"secagg": self._client().share_keys(request).to_message()}
+        return {"secagg": client.share_keys(request).to_message()}
 
     def _round(self, message: Message) -> Message:
         run, client = self._joined(), self._client()
@@ -229,7 +234,11 @@ class Participant:
             raise SiteError(self._site, "model-differs", f"expected {version_in}, got {version_id(model)}")
         if not 1 <= request.round <= run.plan.aggregations:
             raise SiteError(self._site, "no-such-round", f"the plan has rounds 1 to {run.plan.aggregations}")
-        parameters = load_model(model, model_shape(run.plan))
+        if request.round == 1 and version_in != run.plan.initial_version:
+            raise SiteError(
+                self._site, "model-differs", f"the plan starts from {run.plan.initial_version}, got {version_in}"
+            )
+        parameters = self._read_model(model)
         terms = aggregation_terms(run.plan, request.round)
         client.open_round(request)
 
@@ -260,12 +269,14 @@ class Participant:
         }
 
     def _survivors(self, message: Message) -> Message:
+        client = self._client()
         request = SurvivorsRequest.from_message(message.get("secagg"))
-        return {"secagg": self._client().sign_survivors(request).to_message()}
+        return {"secagg": client.sign_survivors(request).to_message()}
 
     def _unmask(self, message: Message) -> Message:
+        client = self._client()
         request = UnmaskRequest.from_message(message.get("secagg"))
-        return {"secagg": self._client().unmask(request).to_message()}
+        return {"secagg": client.unmask(request).to_message()}
 
     def _evaluate(self, message: Message) -> Message:
         run = self._joined()
@@ -275,12 +286,11 @@ class Participant:
         model = _bytes(self._site, message, "model")
         if version_id(model) != version:
             raise SiteError(self._site, "model-differs", f"expected {version}, got {version_id(model)}")
-        parameters = load_model(model, model_shape(run.plan))
+        parameters = self._read_model(model)
         evaluation = evaluation_terms(run.plan)
         head = self._ledger.commit(run.run_id, f"metrics of {version}", evaluation.event, cohort=VALIDATION)
         counts = run.work.metric_counts(parameters, evaluation.thresholds, self._random_bytes)
-        sigma = evaluation.noise_multiplier * evaluation.l2_sensitivity
-        noisy = counts + discrete_gaussian(len(counts), sigma, self._random_bytes)
+        noisy = counts + discrete_gaussian(len(counts), evaluation.noise_std, self._random_bytes)
         return {
             "metrics": self._sign(
                 METRICS,
@@ -294,7 +304,7 @@ class Participant:
                 mechanism={
                     "event": evaluation.event.to_json(),
                     "noise": "discrete Gaussian on counts",
-                    "noise_std": sigma,
+                    "noise_std": evaluation.noise_std,
                     "epsilon": evaluation.epsilon,
                     "delta": evaluation.delta,
                 },
@@ -349,14 +359,29 @@ class Participant:
                 problems.append(str(error))
         raise StatementError(f"{peer}: " + ("; ".join(problems) or "no certificate of this hospital was sent"))
 
-    def _read_certificates(self, value: object) -> dict[str, x509.Certificate]:
+    def _read_model(self, model: bytes) -> Parameters:
+        """The coordinator's model. What is wrong with it is no secret, so it is told."""
+        try:
+            return load_model(model, model_shape(self._joined().plan))
+        except CodingError as error:
+            raise SiteError(self._site, "bad-model", str(error)) from error
+
+    def _read_certificates(
+        self, value: object
+    ) -> tuple[dict[str, x509.Certificate], dict[str, tuple[x509.Certificate, ...]]]:
+        """The certificates sent along, by digest, and those of hospitals by name. Nothing is verified yet."""
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise SiteError(self._site, "bad-call", "certificates: expected a list of PEM texts")
         try:
             loaded = [load_certificate(item.encode("ascii")) for item in value]
+            identities = [identity_of(certificate) for certificate in loaded]
         except (AuditError, UnicodeEncodeError) as error:
             raise SiteError(self._site, "bad-call", f"certificates: {error}") from error
-        return {certificate_digest(certificate): certificate for certificate in loaded}
+        peers: dict[str, tuple[x509.Certificate, ...]] = {}
+        for certificate, identity in zip(loaded, identities, strict=True):
+            if identity.role == CLIENT:
+                peers[identity.name] = (*peers.get(identity.name, ()), certificate)
+        return {certificate_digest(certificate): certificate for certificate in loaded}, peers
 
     def _refusal(self, error: GuardRefusal, plan_hash: str) -> SiteRefused:
         if not plan_hash.startswith("sha256:"):

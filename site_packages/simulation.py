@@ -166,7 +166,8 @@ class Simulation:
         ).run()
 
     def _participant(self, site: str) -> Participant:
-        folder = self.folder / site
+        # By number: a hospital's name may hold what a path must not.
+        folder = self.folder / f"site-{sorted(self.records).index(site) + 1:02}"
         folder.mkdir(parents=True)
         ledger = Ledger.create(folder / "ledger.db", site=site, clock=self.clock)
         for cohort in (TRAINING, VALIDATION):

@@ -19,6 +19,7 @@ from site_packages.errors import MalformedTableError
 
 SKEW = 0.5  # Dirichlet concentration of a code over hospitals: the smaller, the more hospitals differ
 MAX_TEXT = 1_000_000  # characters of one text
+MAX_HOSPITAL = 64  # characters of a hospital's name: a certificate's limit
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,11 @@ def read_text_table(path: Path, *, split: str | None = None) -> list[TextRow]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as handle:
             reader = csv.DictReader(handle, strict=True)
-            names = set(reader.fieldnames or ())
+            header = list(reader.fieldnames or ())
+            names = set(header)
+            if len(names) != len(header):
+                twice = next(name for name in header if header.count(name) > 1)
+                raise MalformedTableError(f"{path}: the column {twice!r} occurs twice")
             code_column = next((name for name in ("code", "code3") if name in names), None)
             missing = [name for name in ("id", "text") if name not in names]
             if code_column is None:
@@ -66,16 +71,23 @@ def read_text_table(path: Path, *, split: str | None = None) -> list[TextRow]:
                 if row["id"] in seen:
                     raise MalformedTableError(f"{where}: id {row['id']!r} occurs twice")
                 seen.add(row["id"])
+                hospital = row.get("hospital") or None
+                if hospital is not None and not (len(hospital) <= MAX_HOSPITAL and hospital.isprintable()):
+                    raise MalformedTableError(
+                        f"{where}: a hospital's name has at most {MAX_HOSPITAL} printable characters"
+                    )
                 rows.append(
                     TextRow(
                         row["id"],
                         row["text"],
                         row[code_column].strip(),
-                        row.get("hospital") or None,
+                        hospital,
                         row.get("patient") or row["id"],
                     )
                 )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
+        raise MalformedTableError(f"{path}, line {reader.line_num}: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
         raise MalformedTableError(f"{path}: {error}") from None
     if not rows:
         raise MalformedTableError(f"{path}: no rows" + (f" of split {split!r}" if split else ""))

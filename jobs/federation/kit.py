@@ -29,6 +29,8 @@ SITE_CLASSES = (PARTICIPANT, EXECUTOR)
 
 SETTINGS_FILE = "zegel.json"  # in local/: where our component finds its home; never part of a job
 
+_LOG_STREAMING = ("site_log_streamer", "log_receiver")  # ids of NVFlare's components that move logs
+
 ROLES = ("project_admin", "org_admin", "lead", "member")
 # Rights per NVFlare role at every site. Only the consortium's own `lead` submits and ends jobs.
 _RIGHTS: dict[str, dict[str, str]] = {
@@ -57,13 +59,7 @@ def harden(kit: Path, *, classes: tuple[str, ...], settings: dict[str, Any], ser
         server_store: for a server, the folder its job store and snapshots go to.
     """
     local = kit / "local"
-    resources = json.loads((local / "resources.json.default").read_text(encoding="utf-8"))
-    resources["class_list_enforcement_mode"] = "enforce"
-    resources["class_allow_list"] = list(classes)
-    resources["allow_log_streaming"] = False
-    resources["components"] = [
-        part for part in resources["components"] if part["id"] not in ("site_log_streamer", "log_receiver")
-    ]
+    resources = _hardened(json.loads((local / "resources.json.default").read_text(encoding="utf-8")), classes)
     if server_store is not None:
         for part in resources["components"]:
             if part["id"] == "job_manager":
@@ -77,25 +73,50 @@ def harden(kit: Path, *, classes: tuple[str, ...], settings: dict[str, Any], ser
 
 def check_hardened(kit: Path, *, classes: tuple[str, ...]) -> None:
     """Raise ProvisioningError naming what differs from a hardened kit; a loosened kit must not start."""
+    local = kit / "local"
     try:
-        resources = json.loads((kit / "local" / "resources.json").read_text(encoding="utf-8"))
-        rights = json.loads((kit / "local" / "authorization.json").read_text(encoding="utf-8"))["permissions"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ProvisioningError(f"{kit}: the kit is not installed ({error}); install it again") from None
-    problems = []
-    if resources.get("class_list_enforcement_mode") != "enforce":
-        problems.append("class_list_enforcement_mode is not 'enforce'")
-    if resources.get("class_allow_list") != list(classes):
-        problems.append("class_allow_list is not Zegel's")
-    if resources.get("allow_log_streaming") is not False:
-        problems.append("allow_log_streaming is not false")
-    if rights != _RIGHTS:
-        problems.append("authorization.json is not Zegel's (byoc must be none for every role)")
-    for key in (kit / "startup").glob("*.key"):
-        if key.stat().st_mode & 0o077:
-            problems.append(f"{key.name} can be read by others (mode {key.stat().st_mode & 0o777:o}, expected 600)")
+        resources, default, rights = (
+            json.loads((local / name).read_text(encoding="utf-8"))
+            for name in ("resources.json", "resources.json.default", "authorization.json")
+        )
+        problems = [
+            f"{key} in resources.json is not as installed"
+            for key, value in _hardened(resources, classes).items()
+            if resources.get(key) != value
+        ]
+        delivered = {(part["id"], part.get("path")) for part in default["components"]}
+        problems += [
+            f"component {part['id']} in resources.json was added"
+            for part in resources["components"]
+            if (part["id"], part.get("path")) not in delivered
+        ]
+        if rights["permissions"] != _RIGHTS:
+            problems.append("authorization.json is not Zegel's (byoc must be none for every role)")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ProvisioningError(f"{kit}: the kit is not installed, or damaged ({error}); install it again") from None
+    # NVFlare merges such files over resources.json, and puts local/custom on Python's path.
+    for folder in (kit / "startup", local):
+        problems += [f"{path.name} overrides resources.json" for path in sorted(folder.glob("*__*resources.json"))]
+    if (local / "custom").exists():
+        problems.append("local/custom brings code")
+    for path in (kit, *(kit / "startup").rglob("*"), local, *local.rglob("*")):
+        mode = path.stat().st_mode
+        if mode & 0o077:
+            problems.append(f"{path.name} can be read by others (mode {mode & 0o777:o}, expected {mode & 0o700:o})")
     if problems:
-        raise ProvisioningError(f"{kit}: refusing to start, " + "; ".join(problems) + ". Install the kit again.")
+        raise ProvisioningError(
+            f"{kit}: refusing to start: {'; '.join(problems)}. Undo this, or install the kit again."
+        )
+
+
+def _hardened(resources: dict[str, Any], classes: tuple[str, ...]) -> dict[str, Any]:
+    """NVFlare's resources with our limits. What is hardened already comes back unchanged."""
+    return resources | {
+        "class_list_enforcement_mode": "enforce",
+        "class_allow_list": list(classes),
+        "allow_log_streaming": False,
+        "components": [part for part in resources["components"] if part["id"] not in _LOG_STREAMING],
+    }
 
 
 def close_modes(folder: Path) -> None:

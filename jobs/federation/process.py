@@ -69,13 +69,19 @@ def start(command: Sequence[str], *, workspace: Path) -> Process:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            umask=0o077,  # NVFlare's logs can quote a record
         )
     finally:
         os.close(log)
-    process = Process(child.pid, psutil.Process(child.pid).create_time())
-    record = workspace / "process.json"
-    record.write_text(json.dumps({"pid": process.pid, "started": process.started}), encoding="utf-8")
-    record.chmod(0o600)
+    try:
+        process = Process(child.pid, psutil.Process(child.pid).create_time())
+        record = workspace / "process.json"
+        record.write_text(json.dumps({"pid": process.pid, "started": process.started}), encoding="utf-8")
+        record.chmod(0o600)
+    except BaseException:  # a process nobody can find must not go on
+        child.kill()
+        child.wait()
+        raise
     return process
 
 
@@ -89,8 +95,11 @@ def find(workspace: Path) -> Process | None:
             return None
     except (FileNotFoundError, psutil.NoSuchProcess):
         return None
-    except (ValueError, KeyError) as error:
-        raise FederationError(f"{workspace / 'process.json'} cannot be read: {error}; remove it by hand") from None
+    except (ValueError, KeyError, TypeError, psutil.AccessDenied) as error:
+        raise FederationError(
+            f"{workspace / 'process.json'} cannot be read ({type(error).__name__}: {error}); "
+            "see that nothing runs from this folder, then remove the file"
+        ) from None
     return process
 
 

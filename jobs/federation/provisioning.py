@@ -16,8 +16,10 @@ import contextlib
 import io
 import json
 import os
+import re
 import tempfile
 import zipfile
+import zlib
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -25,6 +27,7 @@ from typing import Any
 
 import yaml
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from audit.canonical import digest_of
@@ -33,6 +36,7 @@ from jobs.errors import ProvisioningError
 ROOT_VALID_DAYS = 3650
 LEAF_VALID_DAYS = 365
 MAX_MEMBER_BYTES = 1 << 16  # of a request's files
+_FINGERPRINT = re.compile(r"(sha256:)?([0-9a-f]{2}:?){31}[0-9a-f]{2}", re.IGNORECASE)
 
 
 def write_profile(folder: Path, *, project: str, host: str, fed_learn_port: int, admin_port: int) -> Path:
@@ -139,15 +143,27 @@ def read_site_request(request: Path) -> tuple[dict[str, Any], str]:
         with zipfile.ZipFile(request) as archive:
             meta = json.loads(_member(archive, "request.json"))
             csr = x509.load_pem_x509_csr(_member(archive, f"{meta['name']}.csr"))
-    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+            fingerprint = key_fingerprint(csr)
+        for field in ("name", "org", "cert_type"):
+            # Shown on the admin's terminal, where control characters could forge a line.
+            if not isinstance(meta[field], str) or not meta[field].isprintable():
+                raise ValueError(f"{field} is not printable text")
+    except _NOT_A_REQUEST as error:
         raise ProvisioningError(f"{request} is not a certificate request: {error}") from None
-    return meta, key_fingerprint(csr)
+    return meta, fingerprint
 
 
-def key_fingerprint(csr: x509.CertificateSigningRequest) -> str:
+# What opening an unknown zip file, its JSON and its key can raise; RuntimeError: an encrypted member.
+_NOT_A_REQUEST = (
+    *(OSError, EOFError, KeyError, ValueError, TypeError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, UnsupportedAlgorithm),
+)
+
+
+def key_fingerprint(holder: x509.CertificateSigningRequest | x509.Certificate) -> str:
     """What requester and consortium compare over another channel: `sha256:` of the SubjectPublicKeyInfo."""
-    spki = csr.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return digest_of(spki)
+    key = holder.public_key()
+    return digest_of(key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo))
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -170,7 +186,7 @@ def approve_request(
     with _opened_root(ca, passphrase) as opened:
         _run(
             handle_cert_approve,
-            notes=ca,
+            notes=opened,  # dropped with it: what was issued is in the consortium's own log
             request_zip=str(request),
             ca_dir=str(opened),
             profile=str(profile),
@@ -191,6 +207,11 @@ def build_kit(reply: Path, *, request_folder: Path, fingerprint: str, kit: Path)
     """
     from nvflare.tool.package.package_commands import handle_package
 
+    if _FINGERPRINT.fullmatch(fingerprint.strip()) is None:  # NVFlare would take an empty one for "do not check"
+        raise ProvisioningError(
+            f"root fingerprint {fingerprint!r}: expected sha256: and 64 hexadecimal digits, as the consortium told you "
+            "by telephone or on paper; nothing was installed"
+        )
     if kit.exists():
         raise ProvisioningError(f"{kit} exists already; move it away first")
     with tempfile.TemporaryDirectory(dir=kit.parent) as scratch:
@@ -198,7 +219,7 @@ def build_kit(reply: Path, *, request_folder: Path, fingerprint: str, kit: Path)
             handle_package,
             notes=request_folder,
             input=str(reply),
-            expected_fingerprint=fingerprint,
+            expected_fingerprint=fingerprint.strip(),
             workspace=scratch,
             request_dir=str(request_folder),
             project_file=None,
@@ -214,7 +235,7 @@ def open_root_key(ca: Path, passphrase: bytes) -> Any:
         return serialization.load_pem_private_key((ca / "rootCA.key").read_bytes(), password=passphrase)
     except FileNotFoundError:
         raise ProvisioningError(f"{ca} holds no root key; run `zegel consortium init` first") from None
-    except ValueError:
+    except (ValueError, TypeError):  # TypeError: an empty passphrase
         raise ProvisioningError("the passphrase does not open the root key; nothing was signed") from None
 
 

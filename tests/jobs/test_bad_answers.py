@@ -1,0 +1,297 @@
+"""What a hospital, or somebody in between, may answer instead: it counts as dropped, and the reason says why."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from audit.canonical import digest_of
+from audit.entry import ROUND_ABORTED, ROUND_COMPLETED, RUN_STARTED, Entry
+from audit.statement import SignedStatement, sign_statement
+from jobs.errors import RunAborted, SiteError
+from jobs.transport import Message, Transport
+from site_packages.simulation import Simulation
+from tests.jobs.small_federation import NOW, Answer, bodies, simulation, small_plan
+
+torch.set_num_threads(1)
+THREE = ("amstel", "berkel", "dommel")
+OTHER = "sha256:" + 64 * "7"
+
+Change = Callable[[Simulation, dict[str, Any]], Any]
+"""Alters dommel's answer in round 2, or gives another."""
+
+
+def resigned(whole: Simulation, receipt: Mapping[str, Any], signer: str = "dommel", **fields: Any) -> dict[str, Any]:
+    """The receipt with other fields and a good signature."""
+    statement = {name: value for name, value in {**receipt["statement"], **fields}.items() if value is not ...}
+    return sign_statement(statement, *whole.keyring.sites[signer]).to_json()
+
+
+def field(**fields: Any) -> Change:
+    return lambda whole, answer: {**answer, "receipt": resigned(whole, answer["receipt"], **fields)}
+
+
+def by_another(whole: Simulation, answer: dict[str, Any]) -> Any:
+    return {**answer, "receipt": resigned(whole, answer["receipt"], "amstel")}
+
+
+def by_an_officer(whole: Simulation, answer: dict[str, Any]) -> Any:
+    signed = sign_statement(answer["receipt"]["statement"], *whole.keyring.officer)
+    return {**answer, "receipt": signed.to_json()}
+
+
+def signature_of_other_bytes(whole: Simulation, answer: dict[str, Any]) -> Any:
+    statement = {**answer["receipt"]["statement"], "ledger_head": OTHER}
+    return {**answer, "receipt": {**answer["receipt"], "statement": statement}}
+
+
+def from_round_one(whole: Simulation, answer: dict[str, Any]) -> Any:
+    first = bodies(whole.entries, ROUND_COMPLETED)[0]
+    (receipt,) = [each for each in first["receipts"] if each["statement"]["site"] == "dommel"]
+    assert SignedStatement.from_json(receipt).statement["round"] == 1
+    return {**answer, "receipt": receipt}
+
+
+def other_vector(vector: Callable[[np.ndarray[Any, Any]], Any]) -> Change:
+    """Another vector, with a receipt that agrees with it where that can be said."""
+
+    def change(whole: Simulation, answer: dict[str, Any]) -> Any:
+        sent = vector(answer["secagg"]["vector"])
+        secagg = {**answer["secagg"], "vector": sent}
+        receipt = answer["receipt"]
+        if isinstance(sent, np.ndarray):
+            receipt = resigned(whole, receipt, masked_upload=digest_of(sent.tobytes()))
+        return {"secagg": secagg, "receipt": receipt}
+
+    return change
+
+
+def secagg(**fields: Any) -> Change:
+    return lambda whole, answer: {**answer, "secagg": {**answer["secagg"], **fields}}
+
+
+def instead(value: Any) -> Change:
+    return lambda whole, answer: value
+
+
+BAD: dict[str, tuple[Change, str]] = {
+    "receipt of the round before": (from_round_one, r"round: expected \d+, got 1"),
+    "receipt for another round": (field(round=999), r"round: expected \d+, got 999"),
+    "round as true": (field(round=True), "round: expected an integer"),
+    "receipt of another run": (field(run_id="run-x"), "run_id: expected 'run-2026"),
+    "receipt for another plan": (field(plan_hash=OTHER), "plan_hash: expected"),
+    "receipt for another model": (field(version_in=OTHER), "version_in: expected"),
+    "another upload": (field(masked_upload=OTHER), "masked_upload: expected"),
+    "another event": (
+        field(privacy_event={"kind": "training-round", "sampling_prob": 1, "noise_multiplier": 9}),
+        "privacy_event: expected",
+    ),
+    "another manifest than it joined with": (field(manifest=OTHER), "manifest: expected"),
+    "a malformed ledger head": (field(ledger_head="none"), "ledger_head: expected sha256"),
+    "no ledger head": (field(ledger_head=...), "missing ledger_head"),
+    "another consortium": (field(consortium="Echo"), "expected consortium Delta"),
+    "another kind of statement": (field(type="zegel/acceptance/v1"), "expected statement type zegel/receipt/v1"),
+    "in another hospital's name": (field(site="amstel"), "site: expected 'dommel', got 'amstel'"),
+    "a field of its own": (field(note="x"), r"receipt: unknown field\(s\) note"),
+    "a field of 60 KB": (field(note="x" * 60_000), "at most 8192 allowed"),
+    "signed by another hospital": (by_another, "signed by amstel, expected dommel"),
+    "signed by an officer": (by_an_officer, "expected role client, got privacy_officer"),
+    "signature of other bytes": (signature_of_other_bytes, "the signature is not dommel's over these bytes"),
+    "a short vector": (other_vector(lambda v: v[:-1]), "expected 1028 coordinates of dommel, got 1027"),
+    "a long vector": (other_vector(lambda v: np.append(v, v[:1])), "expected 1028 coordinates of dommel, got 1029"),
+    "a vector of floats": (other_vector(lambda v: v.astype(np.float64)), "masked-vector.vector"),
+    "a vector of halves": (other_vector(lambda v: v.astype("<u4")), "expected uint64 of dommel, got uint32"),
+    "a matrix": (other_vector(lambda v: v.reshape(2, -1)), "masked-vector.vector"),
+    "a list": (other_vector(lambda v: v.tolist()), "masked-vector.vector"),
+    "another hospital's name on it": (secagg(site="amstel"), "names amstel as its sender"),
+    "a vector of another round": (secagg(round=1), r"expected round \d+, got 1"),
+    "no shares": (secagg(shares={}), "shares"),
+    "an unknown field": (secagg(extra=1), "unknown field"),
+    "no receipt": (lambda whole, answer: {"secagg": answer["secagg"]}, "signed statement: expected exactly"),
+    "a receipt of text": (lambda whole, answer: {**answer, "receipt": "x"}, "signed statement: expected exactly"),
+    "no message": (lambda whole, answer: {"receipt": answer["receipt"]}, "expected a dict, got NoneType"),
+    "an empty answer": (instead({}), "expected a dict, got NoneType"),
+    "text": (instead("garbage"), r"answered with str, expected a message"),
+    "bytes": (instead(b"\x80\x04garbage"), r"answered with bytes, expected a message"),
+    "nothing": (instead(None), r"answered with NoneType, expected a message"),
+    "a list of answers": (instead([{}]), r"answered with list, expected a message"),
+    "a number in place of a message": (instead({"secagg": 5, "receipt": 5}), "expected a dict, got int"),
+}
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """A run in which dommel's answer of round r, from 2 on, is the bad answer r - 2."""
+
+    simulation: Simulation
+    changed: tuple[int, ...]
+    log: list[str]
+
+
+@pytest.fixture(scope="module")
+def bad_rounds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rounds]:
+    changed: list[int] = []
+    holder: list[Simulation] = []
+
+    def alter(method: str, site: str, request: Message, real: Callable[[], Answer]) -> Any:
+        answer = real()
+        if (method, site) == ("round", "dommel") and (number := request["secagg"]["round"]) > 1:
+            assert isinstance(answer, dict)
+            changed.append(number)
+            return list(BAD.values())[number - 2][0](holder[0], answer)
+        return answer
+
+    log: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: log.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("jobs.coordinator")
+    logger.addHandler(handler)
+    plan = small_plan(dropouts=1, rounds=len(BAD) + 1, noise_multiplier=20.0, feature_mean_noise_multiplier=None)
+    holder.append(simulation(tmp_path_factory.mktemp("run"), plan, alter=alter))
+    try:
+        holder[0].run()
+    finally:
+        logger.removeHandler(handler)
+    yield Rounds(holder[0], tuple(changed), log)
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_answer_is_a_dropped_hospital(case: str, bad_rounds: Rounds) -> None:
+    number = list(BAD).index(case) + 2
+    assert bad_rounds.changed.count(number) == 1  # each time it was asked again, from the start
+    body = bodies(bad_rounds.simulation.entries, ROUND_COMPLETED)[number - 1]
+    assert body["round"] == number
+    assert (body["participants"], body["dropped"]) == (["amstel", "berkel", "geul"], ["dommel"])
+    (told,) = [line for line in bad_rounds.log if f"round {number}:" in line]
+    assert "dommel: " in told
+    assert re.search(BAD[case][1], told), told
+    Entry(ROUND_COMPLETED, NOW, body).to_bytes()
+
+
+def test_bad_answers_leave_the_chain_whole(bad_rounds: Rounds) -> None:
+    rounds = bodies(bad_rounds.simulation.entries, ROUND_COMPLETED)
+    version = bad_rounds.simulation.plan.initial_version
+    for body in rounds:
+        assert body["version_in"] == version
+        version = body["version_out"]
+    assert rounds[0]["dropped"] == []
+    assert len(rounds) == len(BAD) + 1
+
+
+def test_without_dropouts_a_bad_answer_ends_the_run(tmp_path: Path) -> None:
+    def alter(method: str, site: str, request: Message, real: Callable[[], Answer]) -> Any:
+        return "garbage" if (method, site) == ("round", "dommel") else real()
+
+    whole = simulation(tmp_path, small_plan(sites=THREE, rounds=1), alter=alter)
+    with pytest.raises(RunAborted, match="round 1: masked vectors: 2 hospitals left"):
+        whole.run()
+    (body,) = bodies(whole.entries, ROUND_ABORTED)
+    assert (body["participants"], body["dropped"]) == (list(THREE), ["dommel"])
+    assert "dommel: answered with str, expected a message [bad-answer]" in body["reason"]
+
+
+class Swapping:
+    """A transport that mixes up two hospitals' answers to one method."""
+
+    def __init__(self, inner: Transport, swapped: str) -> None:
+        self._inner = inner
+        self._swapped = swapped
+
+    def call(self, method: str, requests: Mapping[str, Message], *, timeout_s: float) -> Mapping[str, Answer]:
+        answers = dict(self._inner.call(method, requests, timeout_s=timeout_s))
+        if method == self._swapped:
+            answers["amstel"], answers["dommel"] = answers["dommel"], answers["amstel"]
+        return answers
+
+
+@pytest.mark.parametrize("method", ["announce", "share_keys", "round", "survivors", "unmask"])
+def test_swapped_answers_are_both_refused(method: str, tmp_path: Path) -> None:
+    whole = simulation(tmp_path, small_plan(sites=THREE, rounds=1), wrap=lambda inner: Swapping(inner, method))
+    with pytest.raises(RunAborted, match=r"round 1: .*1 hospitals left") as aborted:
+        whole.run()
+    for site in ("amstel", "dommel"):
+        assert f"{site}: " in str(aborted.value)
+    assert not bodies(whole.entries, ROUND_COMPLETED)
+    (body,) = bodies(whole.entries, ROUND_ABORTED)
+    if method == "round":
+        assert body["dropped"] == ["amstel", "dommel"]
+
+
+def test_swapped_acceptances_start_nothing(tmp_path: Path) -> None:
+    whole = simulation(tmp_path, small_plan(sites=THREE), wrap=lambda inner: Swapping(inner, "join"))
+    with pytest.raises(RunAborted, match=r"amstel: its acceptance does not hold: signed by dommel.*dommel: its"):
+        whole.run()
+    assert not bodies(whole.entries, RUN_STARTED)
+
+
+def test_swapped_metrics_are_not_logged(tmp_path: Path) -> None:
+    plan = small_plan(sites=THREE, rounds=1, evaluation_sites=("amstel", "dommel"))
+    whole = simulation(tmp_path, plan, wrap=lambda inner: Swapping(inner, "evaluate"))
+    with pytest.raises(RunAborted, match=r"amstel: its metrics do not hold: signed by dommel, expected amstel"):
+        whole.run()
+    assert [kind for kind, _ in whole.entries][-1] == "run.finished"
+
+
+ACCEPTANCES: dict[str, tuple[Change, str]] = {
+    "text": (instead("yes"), "answered with str"),
+    "empty": (instead({}), "its acceptance does not hold: .*expected exactly"),
+    "no manifest": (
+        lambda whole, answer: {"acceptance": resigned(whole, answer["acceptance"], manifest=...)}, "missing manifest",
+    ),
+    "another plan": (
+        lambda whole, answer: {"acceptance": resigned(whole, answer["acceptance"], plan_hash=OTHER)}, "plan_hash",
+    ),
+    "another run": (
+        lambda whole, answer: {"acceptance": resigned(whole, answer["acceptance"], run_id="x")}, "run_id: expected",
+    ),
+    "by another": (
+        lambda whole, answer: {"acceptance": resigned(whole, answer["acceptance"], "amstel")}, "signed by amstel",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ACCEPTANCES)
+def test_a_bad_acceptance_starts_nothing(case: str, tmp_path: Path) -> None:
+    change, reason = ACCEPTANCES[case]
+    holder: list[Simulation] = []
+
+    def alter(method: str, site: str, request: Message, real: Callable[[], Answer]) -> Any:
+        answer = real()
+        return change(holder[0], dict(answer)) if (method, site) == ("join", "dommel") else answer  # type: ignore[arg-type]
+
+    holder.append(simulation(tmp_path, small_plan(sites=THREE), alter=alter))
+    with pytest.raises(RunAborted, match=f"dommel: .*{reason}"):
+        holder[0].run()
+    assert holder[0].entries == []
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (instead("x"), "answered with str"),
+        (instead({"metrics": 1}), "its metrics do not hold"),
+        (lambda whole, answer: {"metrics": resigned(whole, answer["metrics"], version=OTHER)}, "version: expected"),
+        (lambda whole, answer: {"metrics": resigned(whole, answer["metrics"], values={"hit@1": 0.5})}, "values.hit@1"),
+    ],
+)
+def test_bad_metrics_are_not_logged(change: Change, reason: str, tmp_path: Path) -> None:
+    holder: list[Simulation] = []
+
+    def alter(method: str, site: str, request: Message, real: Callable[[], Answer]) -> Any:
+        answer = real()
+        assert not isinstance(answer, SiteError)
+        return change(holder[0], answer) if method == "evaluate" else answer
+
+    plan = small_plan(sites=THREE, rounds=1, evaluation_sites=("dommel",))
+    holder.append(simulation(tmp_path, plan, alter=alter))
+    with pytest.raises(RunAborted, match=f"dommel: .*{reason}"):
+        holder[0].run()
+    assert [kind for kind, _ in holder[0].entries][-1] == "run.finished"
