@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -23,11 +23,12 @@ class Lazy:
     extra: str = ""  # the extra of the package that brings what it imports
 
 
+ROOMS = ("jobs", "site_packages", "privacy", "audit", "admin_api")
 SHOW, CONSORTIUM, HOSPITAL, ANYONE = "See it work", "Consortium", "Hospital", "Anyone"
 
 COMMANDS: dict[str, Lazy] = {
-    "demo": Lazy("admin_api.demo:demo", "Found, train, certify and verify with five hospitals on this machine.", SHOW),
-    "demo-stop": Lazy("admin_api.demo:demo_stop", "Stop what `zegel demo --keep-running` left running.", SHOW),
+    "demo": Lazy("admin_api.demo:demo", "Found, train, certify and verify with five hospitals here.", SHOW, "all"),
+    "demo-stop": Lazy("admin_api.demo:demo_stop", "Stop what `zegel demo --keep-running` left running.", SHOW, "all"),
     "sample": Lazy("site_packages.data_commands:sample", "Write synthetic Dutch day admissions.", SHOW, "site"),
     "benchmark": Lazy("site_packages.benchmark:benchmark_app", "Measure the model on a table of texts.", SHOW, "site"),
     "consortium": Lazy(
@@ -64,24 +65,18 @@ class LazyGroup(typer.core.TyperGroup):
         name, _, rest = super().resolve_command(ctx, args)
         return name, (None if name is None else load(name)), rest
 
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:  # commands import what is heavy when they run
+            advise(ctx.invoked_subcommand or "", error)
+
 
 def load(name: str) -> Any:
-    """The real command behind a listed name. Exits with advice when its packages are not installed."""
+    """The real command behind a listed name."""
     lazy = COMMANDS[name]
     module, attribute = lazy.target.split(":")
-    try:
-        target = getattr(importlib.import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        if not lazy.extra or (error.name or "").split(".")[0] in (
-            "jobs",
-            "site_packages",
-            "privacy",
-            "audit",
-            "admin_api",
-        ):
-            raise
-        typer.echo(f"zegel {name} needs {error.name}: pip install 'zegel[{lazy.extra}]'", err=True)
-        raise SystemExit(1) from None
+    target = getattr(importlib.import_module(module), attribute)
     if isinstance(target, typer.Typer):
         command = typer.main.get_command(target)
     else:
@@ -90,6 +85,16 @@ def load(name: str) -> Any:
         command = typer.main.get_command(single)
     command.name = name
     return command
+
+
+def advise(name: str, error: ModuleNotFoundError) -> NoReturn:
+    """End a command whose packages are not installed with the words that install them; a module of ours is a defect."""
+    lazy = COMMANDS.get(name)
+    missing = (error.name or "").split(".")[0]
+    if lazy is None or not lazy.extra or missing in ROOMS:
+        raise error
+    typer.echo(f"zegel {name} needs {missing}: pip install 'zegel[{lazy.extra}]'", err=True)
+    raise SystemExit(1) from None
 
 
 app = typer.Typer(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from admin_api.errors import ApprovalError
 from audit.certificates import SERVER, load_certificate, verify_certificate
-from audit.entry import PLAN_PROPOSED
+from audit.entry import PLAN_PROPOSED, SITE_MANIFEST
 from audit.errors import AuditError
 from audit.evidence import Evidence
 from audit.release import DEFAULT_POLICY, check_approvals
@@ -72,6 +72,20 @@ def check_approved(home: ConsortiumHome, plan_hash: str) -> None:
         raise ApprovalError(f"{error}. Nothing was started.") from None
 
 
+def check_announced(home: ConsortiumHome, sites: Sequence[str]) -> None:
+    """Raises ApprovalError for a training hospital that has announced no data.
+
+    Its part in the run could not be traced, so the epsilon would be spent on a version that is never released.
+    """
+    with home.log() as log:
+        announced = {entry.body["site"] for _, entry in log.entries(kind=SITE_MANIFEST)}
+    if missing := sorted(set(sites) - announced):
+        raise ApprovalError(
+            f"no data manifest of {', '.join(missing)} is logged: they make one with `zegel site manifest`, you log it "
+            "with `zegel consortium manifest`. Nothing was started."
+        )
+
+
 def start_run(home: ConsortiumHome, plan_hash: str, *, timeout_s: float) -> Started:
     """Submit an approved plan once all its hospitals are connected.
 
@@ -79,6 +93,7 @@ def start_run(home: ConsortiumHome, plan_hash: str, *, timeout_s: float) -> Star
     """
     plan = load_plan(home, plan_hash)
     check_approved(home, plan_hash)
+    check_announced(home, plan.sites)
     sites = tuple(sorted({*plan.sites, *plan.evaluation_sites}))
     with open_session(home, timeout_s=timeout_s) as session:
         wait_for_sites(session, sites, timeout_s=timeout_s)

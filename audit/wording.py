@@ -136,7 +136,7 @@ def _add_approvals(branch: Branch, approvals: tuple[Approval, ...]) -> None:
 def _gate_words(gate: GateTrace) -> str:
     relation = ">=" if gate.comparison == AT_LEAST else "<="
     source = "derived from the log" if gate.derived else "as stated, not derivable from the log"
-    return f"{gate.name}: {gate.value:g} {relation} {gate.threshold:g} ({source})"
+    return f"{gate.name}: {_figure(gate.value)} {relation} {gate.threshold:g} ({source})"
 
 
 def _add_metrics(branch: Branch, metrics: MetricsTrace) -> None:
@@ -144,8 +144,8 @@ def _add_metrics(branch: Branch, metrics: MetricsTrace) -> None:
     for name, value in sorted(metrics.values.items()):
         interval = ""
         if value["lower"] is not None and value["upper"] is not None:
-            interval = f" [{value['lower']:g}, {value['upper']:g}]"
-        values.add(f"{printable(name)} {value['value']:g}{interval}")
+            interval = f" [{_figure(value['lower'])}, {_figure(value['upper'])}]"
+        values.add(f"{printable(name)} {_figure(value['value'])}{interval}")
 
 
 def _add_run(tree: Branch, run: RunTrace) -> None:
@@ -187,3 +187,8 @@ def _hospital_words(hospital: HospitalTrace, rounds: int) -> str:
         f"{hospital.site} ({hospital.organisation}): {hospital.rounds_joined} of {rounds} rounds, {counts}"
         f"{period}, data {short(hospital.manifest)}"
     )
+
+
+def _figure(value: float) -> str:
+    """Three decimals are more than any hospital's test patients can tell."""
+    return f"{value:.3f}".rstrip("0").rstrip(".")

@@ -196,7 +196,9 @@ def status(home: Home = HERE, as_json: AsJson = False) -> None:
     days = (ends - datetime.now(UTC)).days
     lines = [
         f"{identity.name} is {'running as process ' + str(running.pid) if running else 'not running'}.",
-        f"Certificate valid until {ends:%Y-%m-%d}, {days} days."
+        f"Certificate ended on {ends:%Y-%m-%d}; ask the consortium for a new one."
+        if days < 0
+        else f"Certificate valid until {ends:%Y-%m-%d}, {days} days."
         + (" Renew it now: ask the consortium." if days < EXPIRY_WARNING_DAYS else ""),
         f"Data set in use: {dataset or 'none; run `zegel site import`'}.",
     ]

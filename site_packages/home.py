@@ -71,8 +71,6 @@ class SiteHome:
         """Lay out a new folder. Raises HomeError when it already is a hospital's."""
         if (self.path / "site.json").exists():
             raise HomeError(f"{self.path} already belongs to {self.identity().name}; choose another --home")
-        if self.path.exists() and not self.path.is_dir():
-            raise HomeError(f"{self.path} is a file; choose a folder for --home")
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path.chmod(0o700)
         write_private(self.path / "split.key", secrets.token_bytes(32))
@@ -134,7 +132,10 @@ class SiteHome:
     def ledger(self) -> Ledger:
         from privacy.ledger import Ledger
 
-        return Ledger.open(self.path / "ledger.db", clock=utc_now)
+        path = self.path / "ledger.db"
+        if not path.exists():
+            raise HomeError(f"{self.identity().name} has no ledger yet; `zegel site budget set` makes it")
+        return Ledger.open(path, clock=utc_now)
 
     def open_or_create_ledger(self) -> Ledger:
         """The ledger; made when there is none and never was one (its anchor would still be there)."""

@@ -25,6 +25,8 @@ def request_site(home: SiteHome, *, name: str, organisation: str, consortium: st
     Returns: the request's path, to be sent to the consortium. Raises: HomeError, ProvisioningError.
     """
     existed = home.path.exists()
+    if existed and not home.path.is_dir():
+        raise HomeError(f"{home.path} is a file; choose a folder for --home")
     before = set(home.path.iterdir()) if existed else set()
     if home.key_folder in before and not (home.path / "site.json").exists():
         raise HomeError(f"{home.key_folder} already holds a key; choose another --home")

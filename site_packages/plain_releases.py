@@ -1,6 +1,6 @@
 """The signed statement about a data set: the one plain release a hospital makes about its data.
 
-Counts below the hospital's minimum are left out; the period is given in years.
+Counts below the hospital's minimum, which is never below the log's, are left out; the period is given in years.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit.canonical import digest_of, format_time
+from audit.schema import MIN_COUNT
 from audit.statement import DATA_MANIFEST, sign_statement
 from site_packages.dataset import MANIFEST_NAME, current_dataset
 from site_packages.home import SiteHome, utc_now
@@ -19,7 +20,7 @@ def data_statement(home: SiteHome) -> dict[str, Any]:
     identity = home.identity()
     raw = (current_dataset(home.path) / MANIFEST_NAME).read_bytes()
     manifest = parse_manifest(raw)
-    smallest = home.limits().minimum_plain_count
+    smallest = max(home.limits().minimum_plain_count, MIN_COUNT)
     statement = {
         "type": DATA_MANIFEST,
         "consortium": identity.consortium,

@@ -19,7 +19,6 @@ from site_packages.errors import MalformedTableError
 
 SKEW = 0.5  # Dirichlet concentration of a code over hospitals: the smaller, the more hospitals differ
 MAX_TEXT = 1_000_000  # characters of one text
-MAX_HOSPITAL = 64  # characters of a hospital's name: a certificate's limit
 
 
 @dataclass(frozen=True)
@@ -71,22 +70,17 @@ def read_text_table(path: Path, *, split: str | None = None) -> list[TextRow]:
                 if row["id"] in seen:
                     raise MalformedTableError(f"{where}: id {row['id']!r} occurs twice")
                 seen.add(row["id"])
-                hospital = row.get("hospital") or None
-                if hospital is not None and not (len(hospital) <= MAX_HOSPITAL and hospital.isprintable()):
-                    raise MalformedTableError(
-                        f"{where}: a hospital's name has at most {MAX_HOSPITAL} printable characters"
-                    )
                 rows.append(
                     TextRow(
                         row["id"],
                         row["text"],
                         row[code_column].strip(),
-                        hospital,
+                        row.get("hospital") or None,
                         row.get("patient") or row["id"],
                     )
                 )
     except csv.Error as error:
-        raise MalformedTableError(f"{path}, line {reader.line_num}: {error}") from None
+        raise MalformedTableError(f"{path}, line {reader.reader.line_num}: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise MalformedTableError(f"{path}: {error}") from None
     if not rows:

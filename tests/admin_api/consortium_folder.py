@@ -6,6 +6,7 @@ transport, so no server starts.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -20,9 +21,11 @@ from typer.testing import CliRunner, Result
 
 from admin_api.cli import app
 from admin_api.founding import found
-from admin_api.onboarding import approve, read_request, request_person
+from admin_api.onboarding import approve, log_manifest, read_request, request_person
 from admin_api.people import Person, open_person
 from admin_api.planning import decide, propose
+from audit.canonical import digest_of, format_time
+from audit.statement import DATA_MANIFEST, sign_statement
 from jobs.home import ConsortiumHome
 from jobs.plan import Plan
 from jobs.run import carry_out_run
@@ -153,6 +156,23 @@ def participant(site: SiteHome) -> Participant:
     )
 
 
+def data_statement(hospital: SiteHome, /, **changes: object) -> dict[str, Any]:
+    """A hospital's signed statement about its data, as JSON."""
+    name = hospital.identity().name
+    fields: dict[str, object] = {
+        "type": DATA_MANIFEST,
+        "consortium": NAME,
+        "time": format_time(now()),
+        "site": name,
+        "manifest": "sha256:" + "1" * 64,
+        "admissions": 120,
+        "patients": 100,
+        "period_first": "2025-01-01",
+        "period_last": "2025-12-31",
+    }
+    return sign_statement(fields | changes, hospital.signing_key(), hospital.certificate()).to_json()
+
+
 def now() -> datetime:
     return datetime.now(UTC)
 
@@ -162,6 +182,10 @@ def run_plan(home: ConsortiumHome, plan: Plan, people: Path, sites: Path, *, run
     for who in PEOPLE:
         enrol_person(home, who, people / who)
     hospitals = {name: enrol_site(home, name, sites / name) for name in (*TRAINERS, EVALUATOR)}
+    for name, site in hospitals.items():
+        path = sites / f"{name}.statement.json"
+        path.write_text(json.dumps(data_statement(site, manifest=digest_of(name.encode()))), encoding="utf-8")
+        log_manifest(home, path)
     plan_hash = propose(home, plan, opened(home, people / "admin"))
     decide(home, "plan", plan_hash, opened(home, people / "officer"), approve=True, reason="fits")
     transport = InMemoryTransport({name: participant(site).handle for name, site in hospitals.items()})

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -21,7 +22,6 @@ from audit.certificates import certificate_digest, load_certificate
 from audit.entry import CERTIFICATE_ISSUED, Entry
 from audit.errors import LogError
 from audit.evidence import Evidence
-from audit.statement import DATA_MANIFEST, sign_statement
 from jobs.errors import ProvisioningError
 from jobs.federation.provisioning import request_certificate
 from jobs.home import ConsortiumHome
@@ -33,6 +33,7 @@ from tests.admin_api.consortium_folder import (
     PASSPHRASE,
     PEOPLE,
     TRAINERS,
+    data_statement,
     enrol_person,
     enrol_site,
     refused,
@@ -45,6 +46,11 @@ Members = dict[str, bytes]
 
 def asked(folder: Path, name: str = "amstel") -> Path:
     return request_site(SiteHome(folder / name), name=name, organisation=name, consortium=NAME)
+
+
+@pytest.fixture(scope="module")
+def good_request(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return asked(tmp_path_factory.mktemp("request"))
 
 
 def rewrite(request: Path, change: Callable[[Members], None]) -> Path:
@@ -129,9 +135,9 @@ def with_large_member(members: Members) -> None:
     ],
 )
 def test_a_changed_request_is_not_signed(
-    home: ConsortiumHome, tmp_path: Path, change: Callable[[Members], None]
+    home: ConsortiumHome, tmp_path: Path, good_request: Path, change: Callable[[Members], None]
 ) -> None:
-    request = rewrite(asked(tmp_path), change)
+    request = rewrite(Path(shutil.copy(good_request, tmp_path)), change)
     before = snapshot(home.path)
     told = refused("consortium", "approve", request, "--yes", "--out", tmp_path / "x.signed.zip", "--home", home.path)
     assert "\x1b" not in told
@@ -413,20 +419,8 @@ def test_a_persons_folder_is_used_once(home: ConsortiumHome, tmp_path: Path) -> 
 # -- data manifests
 
 
-def statement(after: AfterRun, signer: str, **changes: object) -> dict[str, object]:
-    site = SiteHome(after.sites / signer)
-    fields: dict[str, object] = {
-        "type": DATA_MANIFEST,
-        "consortium": NAME,
-        "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        "site": signer,
-        "manifest": "sha256:" + "1" * 64,
-        "admissions": 120,
-        "patients": 100,
-        "period_first": "2025-01-01",
-        "period_last": "2025-12-31",
-    }
-    return sign_statement(fields | changes, site.signing_key(), site.certificate()).to_json()
+def statement(after: AfterRun, signer: str, **changes: object) -> dict[str, Any]:
+    return data_statement(SiteHome(after.sites / signer), **changes)
 
 
 def test_a_manifest_is_logged_for_the_hospital_that_signed_it(after_run: AfterRun, tmp_path: Path) -> None:
@@ -440,7 +434,7 @@ def test_a_manifest_is_logged_for_the_hospital_that_signed_it(after_run: AfterRu
 def test_a_manifest_of_another_or_changed_is_refused(after_run: AfterRun, tmp_path: Path) -> None:
     home, first = after_run.home, TRAINERS[0]
     changed = statement(after_run, first)
-    changed["statement"]["patients"] = 4000  # type: ignore[index]
+    changed["statement"]["patients"] = 4000
     cases: dict[str, tuple[object, str]] = {
         "other": (statement(after_run, first, site="berkel"), "amstel signed a statement about berkel"),
         "consortium": (statement(after_run, first, consortium="Other"), "Other"),

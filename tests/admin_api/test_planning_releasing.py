@@ -19,9 +19,10 @@ from audit.errors import AuditError, DossierError
 from audit.release import AT_LEAST, AT_MOST, ReleaseStatement
 from audit.verify import verify_dossier
 from jobs.errors import FederationError, PlanError
+from jobs.federation import session
 from jobs.home import ConsortiumHome
 from tests.admin_api.conftest import AfterRun
-from tests.admin_api.consortium_folder import RUN, TRAINERS, opened, plan_of, refused, snapshot, zegel
+from tests.admin_api.consortium_folder import RUN, TRAINERS, copied, opened, plan_of, refused, snapshot, zegel
 
 GATES = ("epsilon<=100", "hit@1@every-site>=-5")
 RELEASE = "2027.1"
@@ -48,8 +49,6 @@ def certified(home: ConsortiumHome) -> int:
 @pytest.fixture(scope="module")
 def dossier(ran: AfterRun, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
     """A certified release's dossier and the root it verifies under."""
-    from tests.admin_api.consortium_folder import copied
-
     home = copied(ran.home.path, tmp_path_factory.mktemp("certified") / "consortium")
     after = AfterRun(home, ran.people, ran.sites, ran.plan_hash)
     candidate(after)
@@ -86,17 +85,23 @@ def test_a_plan_needs_an_officer(after_run: AfterRun) -> None:
     decide(home, "plan", plan_hash, officer, approve=True, reason="fits")
     check_approved(home, plan_hash)
     decide(home, "plan", plan_hash, officer, approve=False, reason="read it again")
-    with pytest.raises(ApprovalError, match="refused by Pieter Privacy .*: read it again"):
+    with pytest.raises(ApprovalError, match=r"refused by Pieter Privacy .*: read it again"):
         check_approved(home, plan_hash)
     assert [item["decision"] for item in decisions(home, "plan", plan_hash)] == ["approve", "refuse"]
 
 
-def test_a_run_that_cannot_start_leaves_no_folder(after_run: AfterRun) -> None:
+def test_a_run_that_cannot_start_leaves_no_folder(after_run: AfterRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "LOGIN_TIMEOUT_S", 0.5)
     home = after_run.home
-    unapproved = propose(home, plan_of(name="second"), opened(home, after_run.people / "admin"))
+    admin = opened(home, after_run.people / "admin")
+    unapproved = propose(home, plan_of(name="second"), admin)
+    unannounced = propose(home, plan_of(name="third", sites=(*TRAINERS, "zwin")), admin)
+    decide(home, "plan", unannounced, opened(home, after_run.people / "officer"), approve=True, reason="fits")
     before = snapshot(home.path / "runs")
-    with pytest.raises(ApprovalError):
+    with pytest.raises(ApprovalError, match="expected approval by privacy_officer"):
         start_run(home, unapproved, timeout_s=0)
+    with pytest.raises(ApprovalError, match="no data manifest of zwin is logged: they make one with `zegel site man"):
+        start_run(home, unannounced, timeout_s=0)
     with pytest.raises(PlanError):
         start_run(home, UNKNOWN, timeout_s=0)
     with pytest.raises(FederationError, match="the server does not answer"):

@@ -34,9 +34,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("calibrations")
 
 
-@pytest.mark.parametrize(("target", "sampling_prob"), [(3.0, 1.0), (1.0, 0.5)])
-def test_the_plan_costs_what_was_asked(target: float, sampling_prob: float, cache: Path) -> None:
-    plan = make_plan(replace(WISH, epsilon=target, sampling_prob=sampling_prob), cache_dir=cache)
+@pytest.mark.parametrize("target", [1.0, 3.0])
+def test_the_plan_costs_what_was_asked(target: float, cache: Path) -> None:
+    plan = make_plan(replace(WISH, epsilon=target), cache_dir=cache)
     spent = epsilon(plan.training_events(), plan.delta)
     assert target - 0.05 <= spent <= target == plan.epsilon
     report = evaluation_terms(plan)
