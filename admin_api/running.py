@@ -11,7 +11,7 @@ from typing import Any
 
 from admin_api.errors import ApprovalError
 from audit.certificates import SERVER, load_certificate, verify_certificate
-from audit.entry import PLAN_PROPOSED, SITE_MANIFEST
+from audit.entry import PLAN_PROPOSED
 from audit.errors import AuditError
 from audit.evidence import Evidence
 from audit.release import DEFAULT_POLICY, check_approvals
@@ -21,7 +21,7 @@ from jobs.federation import process
 from jobs.federation.job import write_job
 from jobs.federation.session import Session, open_session, wait_for_sites
 from jobs.home import ConsortiumHome
-from jobs.records import load_plan, read_progress, read_result
+from jobs.records import announced_manifests, load_plan, read_progress, read_result
 
 POLL_S = 0.25
 DEAD_JOB_GRACE_S = 10.0  # NVFlare's word that a job ended may come before the coordinator's result file
@@ -77,9 +77,7 @@ def check_announced(home: ConsortiumHome, sites: Sequence[str]) -> None:
 
     Its part in the run could not be traced, so the epsilon would be spent on a version that is never released.
     """
-    with home.log() as log:
-        announced = {entry.body["site"] for _, entry in log.entries(kind=SITE_MANIFEST)}
-    if missing := sorted(set(sites) - announced):
+    if missing := sorted(set(sites) - set(announced_manifests(home))):
         raise ApprovalError(
             f"no data manifest of {', '.join(missing)} is logged: they make one with `zegel site manifest`, you log it "
             "with `zegel consortium manifest`. Nothing was started."

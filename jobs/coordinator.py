@@ -108,8 +108,8 @@ class Coordinator:
         certificates: all certificates the consortium issued, by digest.
         record: appends to the audit log.
         store: keeps an artifact and returns its digest.
+        announced: the data manifests each hospital has in the log; None where there is no log to ask.
         progress: called after each step; must not raise.
-        accountant: name and version of the accountant behind the plan's epsilon.
     """
 
     def __init__(
@@ -124,6 +124,7 @@ class Coordinator:
         record: Record,
         store: Callable[[bytes], str],
         clock: Callable[[], datetime],
+        announced: Mapping[str, frozenset[str]] | None = None,
         progress: Callable[[Progress], None] = lambda _: None,
     ) -> None:
         self._plan = plan
@@ -135,6 +136,7 @@ class Coordinator:
         self._record = record
         self._store = store
         self._clock = clock
+        self._announced = announced
         self._progress = progress
         self._problems: list[SiteError] = []  # of the round in progress
         self._secagg = SecAggServer(parameters=secagg_parameters(plan, run_id), verifier=self._verify_site)
@@ -219,12 +221,14 @@ class Coordinator:
         for site in everybody:
             answer = answers[site]
             try:
-                self._acceptances[site] = self._check_signed(
+                acceptance = self._check_signed(
                     site,
                     _message(site, answer).get("acceptance"),
                     ACCEPTANCE,
                     {"run_id": self._run_id, "plan_hash": plan.hash, "site": site},
                 )
+                self._check_announced(site, acceptance)
+                self._acceptances[site] = acceptance
             except SiteError as error:
                 problems.append(error)
             except AuditError as error:
@@ -238,6 +242,17 @@ class Coordinator:
         if missing:
             self._release_joined()
             raise RunAborted("; ".join(str(problem) for problem in missing))
+
+    def _check_announced(self, site: str, acceptance: SignedStatement) -> None:
+        """A release is traced to data sets the log knows: better found now than after the epsilon is spent."""
+        if self._announced is None or acceptance.statement["manifest"] in self._announced.get(site, frozenset()):
+            return
+        self._transport.call("finish", {site: {}}, timeout_s=CALL_TIMEOUT_S)
+        raise SiteError(
+            site,
+            "manifest-not-logged",
+            "the log does not know its data set: run `zegel site manifest` there and `zegel consortium manifest` here",
+        )
 
     def _record_refusal(self, problem: SiteRefused) -> None:
         try:

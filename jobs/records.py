@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from audit.entry import APPROVAL_GIVEN, PLAN_PROPOSED
+from audit.entry import APPROVAL_GIVEN, PLAN_PROPOSED, SITE_MANIFEST
 from audit.errors import AuditError
 from jobs.errors import PlanError
 from jobs.home import ConsortiumHome
@@ -25,6 +25,16 @@ def load_plan(home: ConsortiumHome, plan_hash: str) -> Plan:
         return Plan.from_bytes(home.artifacts().get(plan_hash))
     except AuditError as error:
         raise PlanError(f"the plan's text cannot be read: {error}") from None
+
+
+def announced_manifests(home: ConsortiumHome) -> dict[str, frozenset[str]]:
+    """The digests of the data manifests each hospital has announced in the log."""
+    found: dict[str, frozenset[str]] = {}
+    with home.log() as log:
+        for _, entry in log.entries(kind=SITE_MANIFEST):
+            digest: str = entry.signed("manifest").statement["manifest"]
+            found[entry.body["site"]] = found.get(entry.body["site"], frozenset()) | {digest}
+    return found
 
 
 def plan_approvals(home: ConsortiumHome, plan_hash: str) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from audit.entry import Entry
 from jobs.coordinator import Coordinator, Outcome, Progress
 from jobs.errors import PlanError, RunAborted
 from jobs.home import ConsortiumHome
-from jobs.records import PROGRESS_FILE, RESULT_FILE, load_plan, plan_approvals
+from jobs.records import PROGRESS_FILE, RESULT_FILE, announced_manifests, load_plan, plan_approvals
 from jobs.transport import Transport
 
 
@@ -57,6 +57,7 @@ def carry_out_run(home_path: Path, *, run_id: str, plan_hash: str, transport: Tr
             record=record,
             store=home.artifacts().put,
             clock=home.clock,
+            announced=announced_manifests(home),
             progress=progress,
         )
         outcome = coordinator.run()

@@ -127,6 +127,7 @@ class Simulation:
         budget: (epsilon, delta) each hospital's officer sets for both cohorts.
         random_bytes: of every hospital; seeded in tests, `os.urandom` otherwise.
         wrap: put around the transport, so that a test may drop or alter messages.
+        announced: manifests the coordinator takes as logged; None: it does not ask.
         entries: what was recorded, in order.
     """
 
@@ -139,6 +140,7 @@ class Simulation:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     wrap: Callable[[Transport], Transport] = lambda transport: transport
     progress: Callable[[Progress], None] = lambda _: None
+    announced: Mapping[str, frozenset[str]] | None = None
     run_id: str = "run-20260101T000000Z-000000"
     entries: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
@@ -162,6 +164,7 @@ class Simulation:
             record=lambda kind, body: self.entries.append((kind, dict(body))),
             store=self.artifacts.put,
             clock=self.clock,
+            announced=self.announced,
             progress=self.progress,
         ).run()
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+from audit.canonical import digest_of
 from audit.certificates import CLIENT
 from audit.entry import (
     METRICS_REPORTED,
@@ -295,6 +296,19 @@ def test_another_starting_model_than_the_plans_starts_nothing(tmp_path: Path) ->
         whole.run()
     assert whole.entries == []
     assert sum(whole.transport.bytes_sent.values()) == 0
+
+
+def test_a_data_set_the_log_does_not_know_ends_the_run_before_anything_is_spent(tmp_path: Path) -> None:
+    announced = {site: frozenset({digest_of(digest_of(site.encode()).encode())}) for site in SITES}
+    assert simulation(tmp_path / "known", small_plan(rounds=1), announced=announced).run().rounds == 2
+    announced["dommel"] = frozenset({digest_of(b"the data set before")})
+    whole = simulation(tmp_path / "unknown", small_plan(rounds=1), announced=announced)
+    with pytest.raises(RunAborted, match=r"dommel: the log does not know its data set.*manifest-not-logged"):
+        whole.run()
+    assert whole.entries == []
+    for site in SITES:
+        summary = whole.ledgers[site].summary()
+        assert all(not run.is_open and not run.committed for cohort in summary.cohorts for run in cohort.runs)
 
 
 def test_sampled_patients_and_codes_outside_the_label_space(tmp_path: Path) -> None:

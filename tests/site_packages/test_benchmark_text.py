@@ -29,7 +29,8 @@ def write(path: Path, rows: int, *, seed: int, **columns: str) -> Path:
         writer.writerow(["id", "text", "code", *columns])
         for number in range(rows):
             code = generator.choice(CODES)
-            text = f"opname wegens {WORDS[code]}, kamer {generator.randrange(50)}"
+            told = code if generator.random() < 0.7 else generator.choice(CODES)  # so that models can differ
+            text = f"opname wegens {WORDS[told]}, kamer {generator.randrange(50)}"
             writer.writerow([number, text, code, *(value.format(number % 4) for value in columns.values())])
     return path
 
@@ -79,7 +80,7 @@ def test_without_privacy_it_equals_the_pooled_model(train: Path, test: Path) -> 
     assert found["epsilon"] is None
     for name in FEDERATED:
         assert found[name] == pytest.approx(found[f"pooled {name}"], abs=0.01)
-    assert found["hit@1"] > 0.9
+    assert 0.5 < found["hit@1"] < 1
 
 
 def test_the_table_for_people(train: Path, test: Path) -> None:
