@@ -28,6 +28,7 @@ from audit.selection import entries_bearing_on
 from audit.statement import SignedStatement
 from audit.store import Log
 from audit.trace import trace_release
+from audit.verify import verify_dossier
 from jobs.home import ConsortiumHome
 
 _GATE = re.compile(r"(?P<name>[^<>=]+)(?P<comparison>>=|<=)(?P<threshold>[0-9.eE+-]+)")
@@ -125,14 +126,12 @@ def certify(home: ConsortiumHome, release: str) -> bytes:
             certified = any(entry.body["release"] == release for _, entry in log.entries(kind=RELEASE_CERTIFIED))
             if not certified:
                 log.append([_certifying_entry(home, log, statement)])
-            return write_dossier(
-                log,
-                home.artifacts(),
-                release,
-                key=home.log_key(),
-                root_pem=(home.ca / "rootCA.pem").read_bytes(),
-                clock=home.clock,
+            root_pem = (home.ca / "rootCA.pem").read_bytes()
+            dossier = write_dossier(
+                log, home.artifacts(), release, key=home.log_key(), root_pem=root_pem, clock=home.clock
             )
+        verify_dossier(dossier, root_pem, now=home.clock())  # nothing is handed out that others would refuse
+        return dossier
     except AuditError as error:
         raise ReleaseRefused(f"release {release!r} is not certified: {error}") from None
 
