@@ -47,8 +47,11 @@ def carry_out_run(home_path: Path, *, run_id: str, plan_hash: str, transport: Tr
             handle.write(json.dumps(line) + "\n")
 
     try:
+        plan = load_plan(home, plan_hash)
+        if plan.epsilon is None:
+            raise PlanError("the plan is unprotected (epsilon null); such plans are for benchmarks on public data")
         coordinator = Coordinator(
-            plan=load_plan(home, plan_hash),
+            plan=plan,
             run_id=run_id,
             transport=transport,
             approvals=plan_approvals(home, plan_hash),
