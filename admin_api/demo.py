@@ -31,6 +31,7 @@ MARKER = "this-is-a-zegel-demo"
 NAME = "zegel-demo"
 RELEASE = "demo-1"
 DELTA = 1e-5
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 PARALLEL = 2  # commands at a time; a laptop's worth
 PEOPLE = {
     "admin": ("Ada Beheer", "consortium_bureau", "consortium_admin"),
@@ -171,7 +172,7 @@ def demo(
     run = Demo(workspace.resolve(), hospitals, epsilon, seed, admissions, console)
     began = time.monotonic()
     code = 0
-    with _terminated_like_interrupted():
+    with _interruptible():
         try:
             _play(run)
             console.print(f"\nThe demo took {time.monotonic() - began:.0f} s.")
@@ -182,6 +183,8 @@ def demo(
             console.print("\nInterrupted; stopping everything.")
             code = 130
         finally:
+            for number in INTERRUPTS:
+                signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it running
             run.stop(keep_running=keep_running and code == 0)
     if keep_running and code == 0:
         console.print(f"Still running. Stop it with: zegel demo-stop --workspace {workspace}", markup=False)
@@ -490,14 +493,15 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM ends the demo as Ctrl-C does."""
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C and SIGTERM both end the demo in order, also where it was started with interrupts ignored."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in INTERRUPTS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
