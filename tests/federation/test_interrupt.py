@@ -39,8 +39,11 @@ def test_ctrl_c_leaves_nothing_running(tmp_path: Path, after: str) -> None:
         assert demo.returncode == 130, seen + rest
         assert "Traceback" not in seen + rest
     finally:
-        if demo.poll() is None:
+        if demo.poll() is None:  # the test fails; what it started must not outlive it
             demo.kill()
+            subprocess.run(
+                [sys.executable, "-m", "admin_api.cli", "demo-stop", "--workspace", str(workspace)], check=True
+            )
     left = [
         process.info["cmdline"]
         for process in psutil.process_iter(["cmdline"])
