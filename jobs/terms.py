@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
 from jobs.errors import PlanError
+from jobs.icd_coding.centring import FEATURE_L2_NORM
 from jobs.icd_coding.encoder import TextEncoder, encoder_from_config
 from jobs.icd_coding.evaluation import proportion_interval
 from jobs.icd_coding.model import LinearModel
@@ -22,7 +23,6 @@ from privacy.secagg.parameters import SecAggParameters
 from privacy.secagg.quantisation import check_no_wrap, rounded_l2_sensitivity
 
 _WHOLE_SETTINGS = ("rounds", "averaged_rounds")
-FEATURE_NORM = 1.0  # bound on one patient's encoded letters, by the encoders' contract
 
 
 def plan_encoder(plan: Plan) -> TextEncoder:
@@ -99,7 +99,7 @@ def aggregation_terms(plan: Plan, number: int) -> AggregationTerms:
     shape = model_shape(plan)
     mean = isinstance(event, FeatureMean)
     dimension = shape.features if mean else shape.vector_length
-    l2_clip = FEATURE_NORM if mean else plan.l2_clip_norm
+    l2_clip = FEATURE_L2_NORM if mean else plan.l2_clip_norm
     # Everybody takes part in the mean, a sample in a step; the plan bounds both by the same number.
     sigma = 0.0
     try:

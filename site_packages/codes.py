@@ -17,9 +17,9 @@ from datetime import date
 from functools import cache
 from pathlib import Path
 
+from audit.canonical import digest_of
 from site_packages.errors import CodeRefusedError, CodeTableError, MalformedTableError
 from site_packages.icd10 import CODE, chapter_of, parse_code, who_table
-from site_packages.manifest import digest_of
 from site_packages.table_file import read_columns
 
 _ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")

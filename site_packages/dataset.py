@@ -26,10 +26,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from audit.canonical import digest_of
 from site_packages.admission import SEXES, joined_text
 from site_packages.errors import DatasetError
 from site_packages.manifest import MANIFEST_NAME as MANIFEST_NAME
-from site_packages.manifest import Manifest, digest_of, parse_manifest
+from site_packages.manifest import Manifest, parse_manifest
 
 PARQUET_NAME = "admissions.parquet"
 CURRENT_NAME = "current"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from jobs.icd_coding.centring import feature_sum
-from jobs.icd_coding.evaluation import confidence_and_correct, top_labels
+from jobs.icd_coding.evaluation import metric_counts
 from jobs.icd_coding.model import Parameters, scores
 from jobs.icd_coding.sampling import one_admission_per_patient
 from jobs.plan import Plan
@@ -96,22 +96,11 @@ class LocalWork:
     def metric_counts(
         self, parameters: Parameters, thresholds: tuple[float, ...], random_bytes: RandomBytes
     ) -> NDArray[np.int64]:
-        """Counts of the evaluation on the test patients, one admission each, without noise.
-
-        Returns: admissions, right among the first, among the first three, then for each threshold how many would be
-            automatic and how many of those right; one patient moves each count by at most 1.
-        """
+        """`evaluation.metric_counts` of the test patients, one admission each, without noise."""
         cohort = self.test
         everybody = np.arange(cohort.patients, dtype=np.int64)
         chosen = one_admission_per_patient(cohort.patient_index, everybody, random_bytes)
-        score, truth = scores(parameters, cohort.rows[chosen]), cohort.labels[chosen]
-        confidence, correct = confidence_and_correct(score, truth)
-        among_three = (top_labels(score, 3) == truth[:, None]).any(axis=1)
-        counts = [len(truth), int(correct.sum()), int(among_three.sum())]
-        for threshold in thresholds:
-            automatic = confidence >= threshold
-            counts += [int(automatic.sum()), int((automatic & correct).sum())]
-        return np.array(counts, dtype=np.int64)
+        return metric_counts(scores(parameters, cohort.rows[chosen]), cohort.labels[chosen], thresholds)
 
 
 def _encode(plan: Plan, dataset: Dataset) -> Cohort:

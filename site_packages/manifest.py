@@ -12,7 +12,6 @@ Invariants:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from typing import Any
 
 import rfc8785
 
+from audit.canonical import digest_of
 from site_packages.errors import ManifestError
 
 MANIFEST_NAME = "manifest.json"
@@ -29,11 +29,6 @@ SCHEMA = "zegel/data-manifest/v1"
 IMPORTER = "zegel-dhd-import/1"  # raise the number when the same tables would give another data set
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
-
-
-def digest_of(content: bytes) -> str:
-    """`sha256:` and the 64 lower-case hex digits of the content's digest."""
-    return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from audit.canonical import digest_of
 from site_packages.admission import Admission
 from site_packages.dataset import CURRENT_NAME, PARQUET_NAME, open_dataset
 from site_packages.dhd_import import ImportedTables
 from site_packages.errors import ImportRefusedError, SitePackagesError
-from site_packages.manifest import MANIFEST_NAME, Manifest, digest_of
+from site_packages.manifest import MANIFEST_NAME, Manifest
 
 REPORT_JSON = "import-report.json"
 REPORT_CSV = "import-report.csv"

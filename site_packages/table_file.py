@@ -19,8 +19,8 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+from audit.canonical import digest_of
 from site_packages.errors import MalformedTableError
-from site_packages.manifest import digest_of
 
 _LONGEST_FIELD = 2**26  # characters; a letter is far shorter, an unclosed quote is not
 _SEPARATORS = re.compile(r"[\s_-]+")

@@ -22,12 +22,6 @@ from numpy.typing import NDArray
 from jobs.icd_coding.errors import EvaluationError
 from jobs.icd_coding.model import softmax
 
-METRIC_COUNTS = ("correct@1", "correct@3", "automated", "automated-correct", "admissions")
-"""Names of the entries of `metric_counts`, in order."""
-
-METRIC_COUNTS_L2_SENSITIVITY = 5**0.5
-"""One patient, with one admission, adds at most 1 to each of the five counts."""
-
 DEFAULT_GRID: tuple[float, ...] = tuple(percent / 100 for percent in range(99, 4, -1))
 """Thresholds .99, .98, ... .05, fixed before any outcome is seen."""
 
@@ -226,23 +220,24 @@ def calibrate(
 
 
 def metric_counts(
-    score: NDArray[np.floating], truth: NDArray[np.integer], threshold: float | None
+    score: NDArray[np.floating], truth: NDArray[np.integer], thresholds: tuple[float, ...]
 ) -> NDArray[np.int64]:
-    """The five counts of `METRIC_COUNTS`, for a release with noise.
+    """What an evaluation counts, for a release with noise.
 
-    Formal guarantees: with one admission per patient, adding or removing a patient changes the vector by at
-    most `METRIC_COUNTS_L2_SENSITIVITY`. The number of admissions is one of the counts, so a release of these
-    five needs nothing else about the cohort.
+    Formal guarantees: with one admission per patient, adding or removing a patient changes each count by at most 1, so
+    the vector by at most the square root of its length. The number of admissions is one of the counts, so a release of
+    them needs nothing else about the cohort.
 
-    Args: threshold: automatic coding at or above this confidence; None codes nothing automatically.
+    Args: thresholds: confidences at or above which a code would be automatic, fixed beforehand.
+    Returns: 3 + 2 len(thresholds) whole numbers: admissions, right among the first, right among the first three, then
+        for each threshold how many would be automatic and how many of those right.
     """
     confidence, correct = confidence_and_correct(score, truth)
-    automated = np.zeros(len(truth), dtype=np.bool_) if threshold is None else np.asarray(confidence >= threshold)
-    among_three = (top_labels(score, 3) == truth[:, None]).any(axis=1)
-    return np.array(
-        [correct.sum(), among_three.sum(), automated.sum(), (automated & correct).sum(), len(truth)],
-        dtype=np.int64,
-    )
+    counts = [len(truth), correct.sum(), (top_labels(score, 3) == truth[:, None]).any(axis=1).sum()]
+    for threshold in thresholds:
+        automatic = confidence >= threshold
+        counts += [automatic.sum(), (automatic & correct).sum()]
+    return np.array(counts, dtype=np.int64)
 
 
 def proportion_interval(part: float, whole: float, *, noise_std: float = 0.0, confidence: float = 0.95) -> Interval:

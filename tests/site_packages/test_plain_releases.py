@@ -10,6 +10,7 @@ import pytest
 import torch
 from cryptography.hazmat.primitives import serialization
 
+from audit.canonical import digest_of
 from audit.certificates import CLIENT, certificate_pem
 from audit.entry import SITE_MANIFEST, Entry
 from audit.statement import DATA_MANIFEST, SignedStatement, verify_statement
@@ -21,7 +22,7 @@ from site_packages.dhd_import import import_dhd
 from site_packages.errors import DataError, DatasetError, SitePackagesError
 from site_packages.home import SiteHome
 from site_packages.limits import Limits
-from site_packages.manifest import MANIFEST_NAME, digest_of
+from site_packages.manifest import MANIFEST_NAME
 from site_packages.plain_releases import data_statement
 from site_packages.simulation import Keyring, make_keyring
 from site_packages.store import store_dataset
