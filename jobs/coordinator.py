@@ -42,7 +42,7 @@ from audit.schema import signed as signed_schema
 from audit.signatures import verify_bytes
 from audit.statement import ACCEPTANCE, METRICS, RECEIPT, REFUSAL, SignedStatement, verify_statement
 from jobs.errors import RunAborted, SiteError, SiteRefused
-from jobs.icd_coding.model import Parameters, initial_parameters, model_bytes, version_id
+from jobs.icd_coding.model import Parameters, version_id
 from jobs.icd_coding.training import Training
 from jobs.plan import Plan
 from jobs.terms import aggregation_terms, model_shape, secagg_parameters
@@ -152,8 +152,8 @@ class Coordinator:
         Raises: RunAborted when a training hospital refuses or a round lacks too many; all that happened is recorded.
         """
         plan = self._plan
-        initial = initial_parameters(model_shape(plan))
-        if version_id(model_bytes(initial)) != plan.initial_version:
+        initial = model_shape(plan).initial()
+        if version_id(initial.to_bytes()) != plan.initial_version:
             raise RunAborted(f"the plan starts from {plan.initial_version}, this version of the code makes another")
         self._join_all()
         self._record(
@@ -172,7 +172,7 @@ class Coordinator:
         for number in range(1, plan.aggregations + 1):
             self._carry_out_round(number, training)
         final = training.parameters
-        model = model_bytes(final)
+        model = final.to_bytes()
         version = version_id(model)
         self._record(
             VERSION_CREATED,
@@ -284,7 +284,7 @@ class Coordinator:
     def _carry_out_round(self, number: int, training: Training) -> None:
         started = time.monotonic()
         plan = self._plan
-        model = model_bytes(training.parameters)
+        model = training.parameters.to_bytes()
         version_in = version_id(model)
         receipts: dict[str, SignedStatement] = {}
         participants: tuple[str, ...] = ()
@@ -350,7 +350,7 @@ class Coordinator:
                 "round": number,
                 "plan_hash": self._plan.hash,
                 "version_in": version_in,
-                "version_out": version_id(model_bytes(training.parameters)),
+                "version_out": version_id(training.parameters.to_bytes()),
                 "participants": list(aggregate.survivors),
                 # Also those that were lost before the round's vectors were asked for.
                 "dropped": sorted(set(self._plan.sites) - set(aggregate.survivors)),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jobs.errors import PlanError
 from jobs.icd_coding.encoder import HashedNgrams
-from jobs.icd_coding.model import LinearModel, initial_parameters, model_bytes, version_id
+from jobs.icd_coding.model import LinearModel, version_id
 from jobs.icd_coding.recipe import Hyperparameters, recommended
 from jobs.plan import FEATURE_MEAN_PURPOSE, Plan
 from jobs.terms import check_terms
@@ -101,7 +101,7 @@ def make_plan(wish: Wish, *, cache_dir: Path | None = None) -> Plan:
             "epsilon": wish.metrics_epsilon,
             "delta": wish.delta,
         },
-        initial_version=version_id(model_bytes(initial_parameters(shape))),
+        initial_version=version_id(shape.initial().to_bytes()),
     )
     check_terms(plan)
     return plan

@@ -19,7 +19,7 @@ from scipy import sparse
 
 from jobs.icd_coding.centring import feature_mean, feature_sum
 from jobs.icd_coding.encoder import TextEncoder
-from jobs.icd_coding.model import LinearModel, Parameters, centred_rows, initial_parameters, softmax
+from jobs.icd_coding.model import LinearModel, Parameters, centred_rows, softmax
 from jobs.icd_coding.optimiser import initial_state, published_parameters, step
 from jobs.icd_coding.recipe import Hyperparameters
 from site_packages.dataset import Dataset
@@ -47,7 +47,7 @@ def train_in_the_clear(
     rows, labels = rows[known], labels[known]
     everybody = float(len(known))
     recipe = replace(recipe, sampling_prob=1.0)
-    mean = initial_parameters(shape).feature_mean
+    mean = shape.initial().feature_mean
     if recipe.centring:
         mean = feature_mean(feature_sum(rows)[0], expected_batch=everybody)
     inputs = centred_rows(rows, mean).astype(np.float32)

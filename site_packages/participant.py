@@ -38,7 +38,7 @@ from audit.signatures import sign_bytes, verify_bytes
 from audit.statement import ACCEPTANCE, METRICS, RECEIPT, REFUSAL, SignedStatement, sign_statement
 from jobs.errors import SiteError, SiteRefused
 from jobs.icd_coding.errors import CodingError
-from jobs.icd_coding.model import Parameters, load_model, version_id
+from jobs.icd_coding.model import Parameters, version_id
 from jobs.plan import Plan
 from jobs.terms import aggregation_terms, evaluation_terms, model_shape, secagg_parameters
 from jobs.transport import Message
@@ -362,7 +362,7 @@ class Participant:
     def _read_model(self, model: bytes) -> Parameters:
         """The coordinator's model. What is wrong with it is no secret, so it is told."""
         try:
-            return load_model(model, model_shape(self._joined().plan))
+            return model_shape(self._joined().plan).load(model)
         except CodingError as error:
             raise SiteError(self._site, "bad-model", str(error)) from error
 

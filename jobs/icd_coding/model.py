@@ -13,10 +13,11 @@ Invariants:
 - The flat vector that rounds add up is float64, `weight` row by row and then `bias`.
 
     >>> shape = LinearModel(features=4096, labels=105)
-    >>> parameters = initial_parameters(shape)
-    >>> version_id(model_bytes(parameters))[:7]
+    >>> version_id(shape.initial().to_bytes())[:7]
     'sha256:'
 """
+
+from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
@@ -62,6 +63,55 @@ class LinearModel:
         """Length of the flat vector a round adds up: labels * features + labels."""
         return self.labels * self.features + self.labels
 
+    def initial(self) -> Parameters:
+        """All zeros: every code equally likely, no centring. The same for every run of that shape."""
+        return Parameters(
+            weight=np.zeros((self.labels, self.features), dtype=np.float32),
+            bias=np.zeros(self.labels, dtype=np.float32),
+            feature_mean=np.zeros(self.features, dtype=np.float32),
+        )
+
+    def load(self, data: bytes) -> Parameters:
+        """Read a model file that must have this shape.
+
+        Raises: ModelFormatError if the bytes are not a safetensors file, or a tensor is missing, unexpected, of
+            another type or shape, or not finite, or the file is not what `Parameters.to_bytes` writes for them.
+        """
+        tensors = load_tensors(
+            data,
+            np.float32,
+            {
+                "weight": (self.labels, self.features),
+                "bias": (self.labels,),
+                "feature_mean": (self.features,),
+            },
+            what="model",
+        )
+        return Parameters(**tensors)
+
+    def from_vector(
+        self, vector: NDArray[np.float64], *, feature_mean: NDArray[np.floating] | None = None
+    ) -> Parameters:
+        """The parameters whose flat vector, rounded to float32, is this one.
+
+        Args:
+            vector: length `vector_length`.
+            feature_mean: length `features`; zeros if None.
+        Raises: ModelFormatError on a wrong length or numbers that are not finite in float32.
+        """
+        if vector.shape != (self.vector_length,):
+            raise ModelFormatError(f"model: expected a vector of shape {(self.vector_length,)}, got {vector.shape}")
+        mean = np.zeros(self.features) if feature_mean is None else feature_mean
+        with np.errstate(over="ignore"):  # overflow becomes inf, which Parameters refuses
+            narrow = vector.astype(np.float32)
+            narrow_mean = np.asarray(mean).astype(np.float32)
+        split = self.labels * self.features
+        return Parameters(
+            weight=narrow[:split].reshape(self.labels, self.features),
+            bias=narrow[split:],
+            feature_mean=narrow_mean,
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Parameters:
@@ -90,38 +140,13 @@ class Parameters:
     def shape(self) -> LinearModel:
         return LinearModel(features=self.weight.shape[1], labels=self.weight.shape[0])
 
+    def to_bytes(self) -> bytes:
+        """The model file. Equal numbers give equal bytes (-0.0 is written as 0.0)."""
+        return tensor_bytes({"weight": self.weight, "bias": self.bias, "feature_mean": self.feature_mean})
 
-def initial_parameters(shape: LinearModel) -> Parameters:
-    """All zeros: every code equally likely, no centring. The same for every run of that shape."""
-    return Parameters(
-        weight=np.zeros((shape.labels, shape.features), dtype=np.float32),
-        bias=np.zeros(shape.labels, dtype=np.float32),
-        feature_mean=np.zeros(shape.features, dtype=np.float32),
-    )
-
-
-def model_bytes(parameters: Parameters) -> bytes:
-    """The model file. Equal numbers give equal bytes (-0.0 is written as 0.0)."""
-    return tensor_bytes({"weight": parameters.weight, "bias": parameters.bias, "feature_mean": parameters.feature_mean})
-
-
-def load_model(data: bytes, shape: LinearModel) -> Parameters:
-    """Read a model file that must have this shape.
-
-    Raises: ModelFormatError if the bytes are not a safetensors file, or a tensor is missing, unexpected, of
-    another type or shape, or not finite, or the file is not what `model_bytes` writes for them.
-    """
-    tensors = load_tensors(
-        data,
-        np.float32,
-        {
-            "weight": (shape.labels, shape.features),
-            "bias": (shape.labels,),
-            "feature_mean": (shape.features,),
-        },
-        what="model",
-    )
-    return Parameters(**tensors)
+    def to_vector(self) -> NDArray[np.float64]:
+        """Weight row by row, then bias, as float64 of length labels * features + labels."""
+        return np.concatenate([self.weight.ravel(), self.bias]).astype(np.float64)
 
 
 def tensor_bytes(tensors: dict[str, NDArray[Number]]) -> bytes:
@@ -160,35 +185,6 @@ def load_tensors(
 def version_id(data: bytes) -> str:
     """The version's name: `sha256:` and the hex digest of the model file."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
-def to_vector(parameters: Parameters) -> NDArray[np.float64]:
-    """Weight row by row, then bias, as float64 of length labels * features + labels."""
-    return np.concatenate([parameters.weight.ravel(), parameters.bias]).astype(np.float64)
-
-
-def from_vector(
-    vector: NDArray[np.float64], shape: LinearModel, *, feature_mean: NDArray[np.floating] | None = None
-) -> Parameters:
-    """The parameters whose flat vector, rounded to float32, is this one.
-
-    Args:
-        vector: length `shape.vector_length`.
-        feature_mean: length `shape.features`; zeros if None.
-    Raises: ModelFormatError on a wrong length or numbers that are not finite in float32.
-    """
-    if vector.shape != (shape.vector_length,):
-        raise ModelFormatError(f"model: expected a vector of shape {(shape.vector_length,)}, got {vector.shape}")
-    mean = np.zeros(shape.features) if feature_mean is None else feature_mean
-    with np.errstate(over="ignore"):  # overflow becomes inf, which Parameters refuses
-        narrow = vector.astype(np.float32)
-        narrow_mean = np.asarray(mean).astype(np.float32)
-    split = shape.labels * shape.features
-    return Parameters(
-        weight=narrow[:split].reshape(shape.labels, shape.features),
-        bias=narrow[split:],
-        feature_mean=narrow_mean,
-    )
 
 
 def centred_rows(rows: FeatureRows, feature_mean: NDArray[np.floating]) -> NDArray[np.float64]:

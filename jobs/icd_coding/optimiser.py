@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.icd_coding.errors import BatchError, ModelFormatError
-from jobs.icd_coding.model import LinearModel, Parameters, from_vector, load_tensors, tensor_bytes
+from jobs.icd_coding.model import LinearModel, Parameters, load_tensors, tensor_bytes
 from jobs.icd_coding.recipe import Hyperparameters
 
 
@@ -103,7 +103,7 @@ def published_parameters(
     done = state.rounds_done == recipe.rounds and state.tail_count > 0
     vector = (state.tail_sum / state.tail_count if done else state.iterate).copy()
     vector[shape.labels * shape.features :] *= recipe.bias_scale
-    return from_vector(vector, shape, feature_mean=feature_mean)
+    return shape.from_vector(vector, feature_mean=feature_mean)
 
 
 def state_bytes(state: OptimiserState) -> bytes:

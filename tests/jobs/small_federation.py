@@ -12,7 +12,7 @@ from typing import Any
 
 from jobs.errors import SiteError
 from jobs.icd_coding.encoder import HashedNgrams
-from jobs.icd_coding.model import LinearModel, initial_parameters, model_bytes, version_id
+from jobs.icd_coding.model import LinearModel, version_id
 from jobs.plan import Plan
 from jobs.transport import Message, Transport
 from privacy.accounting import accountant, epsilon
@@ -109,7 +109,7 @@ def plan_values(**changes: Any) -> dict[str, Any]:
             "epsilon": _report_cost(2.0, 1e-5),
             "delta": 1e-5,
         },
-        "initial_version": version_id(model_bytes(initial_parameters(shape))),
+        "initial_version": version_id(shape.initial().to_bytes()),
     }
     values |= changes
     if "epsilon" not in changes:

@@ -27,7 +27,7 @@ from audit.entry import (
 from audit.statement import ACCEPTANCE, METRICS, RECEIPT, SignedStatement, verify_statement
 from jobs.coordinator import Outcome, Progress
 from jobs.errors import RunAborted, SiteError
-from jobs.icd_coding.model import LinearModel, Parameters, initial_parameters, load_model, model_bytes, version_id
+from jobs.icd_coding.model import LinearModel, Parameters, version_id
 from jobs.icd_coding.training import Training
 from jobs.plan import Plan
 from jobs.terms import aggregation_terms, model_shape, plan_encoder, plan_recipe
@@ -118,7 +118,7 @@ def test_the_chain_of_versions_is_unbroken(finished: Finished) -> None:
     stored = finished.simulation.artifacts.get(version)
     assert stored == finished.outcome.model
     assert version_id(stored) == version
-    loaded = load_model(stored, LinearModel(features=FEATURES, labels=len(CODES)))
+    loaded = LinearModel(features=FEATURES, labels=len(CODES)).load(stored)
     assert np.array_equal(loaded.weight, finished.outcome.parameters.weight)
 
 
@@ -233,11 +233,11 @@ def test_without_noise_the_decoded_sum_is_the_plain_sum(tmp_path: Path) -> None:
     whole = simulation(tmp_path, plan, limits=PUBLIC)
     outcome = whole.run()
     works = {site: LocalWork(plan, each.training, each.test) for site, each in whole.records.items()}
-    training = Training(plan, initial_parameters(model_shape(plan)))
+    training = Training(plan, model_shape(plan).initial())
     versions = []
     for number in range(1, plan.aggregations + 1):
         training.apply(number, quantised_sum(plan, works, training.parameters, number))
-        versions.append(version_id(model_bytes(training.parameters)))
+        versions.append(version_id(training.parameters.to_bytes()))
     assert versions == [body["version_out"] for body in bodies(whole.entries, ROUND_COMPLETED)]
     assert versions[-1] == outcome.version
     # Nothing was spent, and receipts name the events without noise for what they are.

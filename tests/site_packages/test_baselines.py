@@ -9,7 +9,7 @@ from scipy import sparse
 
 from jobs.icd_coding.evaluation import hit_at_k
 from jobs.icd_coding.gradient import clipped_gradient_sum
-from jobs.icd_coding.model import LinearModel, Parameters, centred_rows, initial_parameters, scores
+from jobs.icd_coding.model import LinearModel, Parameters, centred_rows, scores
 from jobs.icd_coding.recipe import Hyperparameters
 from jobs.terms import plan_encoder
 from site_packages.baselines import clear_gradient_sum, encode, train_in_the_clear
@@ -82,4 +82,4 @@ def test_without_centring_the_mean_is_zero() -> None:
     rows, labels = encode(ENCODER, [letters("amstel", 8)], CODES)
     model = train_in_the_clear(rows, labels, SHAPE, Hyperparameters(**{**vars(RECIPE), "centring": False}))
     assert not model.feature_mean.any()
-    assert np.abs(model.weight - initial_parameters(SHAPE).weight).max() > 0.1
+    assert np.abs(model.weight - SHAPE.initial().weight).max() > 0.1

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import sparse
 
-from jobs.icd_coding.model import Parameters, initial_parameters
+from jobs.icd_coding.model import Parameters
 from jobs.plan import Plan
 from jobs.terms import aggregation_terms, model_shape
 from privacy.secagg.quantisation import quantise
@@ -30,7 +30,7 @@ NOBODY = letters("nobody", 0)
 
 def parameters(seed: int, spread: float = 1.0) -> Parameters:
     generator = np.random.default_rng(seed)
-    start = initial_parameters(model_shape(PLAN))
+    start = model_shape(PLAN).initial()
     return Parameters(
         weight=generator.normal(0, spread, start.weight.shape).astype(np.float32),
         bias=generator.normal(0, spread, start.bias.shape).astype(np.float32),
@@ -171,7 +171,7 @@ def test_counts_of_the_evaluation() -> None:
     texts = ["a", "b", "c", "d", "e"]
     codes = ["H25", "I10", "K40", "K40", "Z99"]
     work = LocalWork(PLAN, NOBODY, dataset(texts, codes))
-    start = initial_parameters(model_shape(PLAN))
+    start = model_shape(PLAN).initial()
     # Scores by hand: everybody H25 at .97, then I10, K40 and M17 in this order.
     model = replace(start, bias=np.array([5.0, 1.0, 0.5, 0.0], dtype=np.float32))
     counts = work.metric_counts(model, (0.3, 0.99), seeded(1))
@@ -208,6 +208,6 @@ def test_nobody_to_evaluate_gives_zeros() -> None:
 
 def test_two_labels_have_no_third_best() -> None:
     plan = small_plan(label_space=("H25", "I10"), epsilon=5.0)
-    model = initial_parameters(model_shape(plan))
+    model = model_shape(plan).initial()
     work = LocalWork(plan, NOBODY, dataset(["a", "b"], ["H25", "Z99"]))
     assert work.metric_counts(model, (), seeded(1)).tolist() == [2, 1, 1]

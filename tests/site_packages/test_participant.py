@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 from audit.certificates import certificate_pem
 from audit.entry import METRICS_REPORTED, ROUND_COMPLETED, RUN_STARTED
 from jobs.errors import RunAborted, SiteError
-from jobs.icd_coding.model import initial_parameters, load_model, model_bytes, version_id
+from jobs.icd_coding.model import version_id
 from jobs.plan import Plan
 from jobs.terms import evaluation_terms, model_shape
 from jobs.transport import InMemoryTransport, Message
@@ -411,8 +411,8 @@ def without_dommel(message: Message) -> Message:
 
 def other_model(plan: Plan) -> bytes:
     shape = model_shape(plan)
-    parameters = initial_parameters(shape)
-    return model_bytes(replace(parameters, bias=parameters.bias + 1))
+    parameters = shape.initial()
+    return replace(parameters, bias=parameters.bias + 1).to_bytes()
 
 
 LIES: dict[str, tuple[Callable[[Message, Plan], Message], str, str]] = {
@@ -502,7 +502,7 @@ def test_lies_cost_nothing_and_do_not_stop_the_run(lies: dict[str, SiteError | M
     ("model", "reason"),
     [
         (b"garbage", "not a readable safetensors file"),
-        (model_bytes(initial_parameters(model_shape(small_plan(label_space=("H25", "I10"))))), "must be .* of shape"),
+        (model_shape(small_plan(label_space=("H25", "I10"))).initial().to_bytes(), "must be .* of shape"),
     ],
 )
 def test_a_model_that_is_none_is_told_as_such_and_costs_nothing(model: bytes, reason: str, idle: Simulation) -> None:
@@ -528,7 +528,7 @@ def test_metrics_are_the_counts_with_the_planned_noise(idle: Simulation) -> None
     terms, again = evaluation_terms(plan), seeded(99)
     records = idle.records["zenne"]
     work = LocalWork(plan, records.training, records.test)
-    counts = work.metric_counts(load_model(model, model_shape(plan)), terms.thresholds, again)
+    counts = work.metric_counts(model_shape(plan).load(model), terms.thresholds, again)
     noise = discrete_gaussian(len(counts), 2.0 * 7**0.5, again)
     assert noise.any()
     assert statement["values"] == terms.values((counts + noise).tolist())
@@ -553,7 +553,7 @@ def test_metrics_of_a_version_leave_once(idle: Simulation) -> None:
         zenne.handle("evaluate", {"version": version_id(model), "model": model})
     assert refused.value.code == "ledger"
     # Nor of another version: the plan asks for one report.
-    start = model_bytes(initial_parameters(model_shape(idle.plan)))
+    start = model_shape(idle.plan).initial().to_bytes()
     with pytest.raises(SiteError, match="Only what the approved plan reserved"):
         zenne.handle("evaluate", {"version": version_id(start), "model": start})
     assert idle.ledgers["zenne"].summary().cohorts[1].spent == spent > 0

@@ -15,7 +15,7 @@ from jobs.icd_coding.gradient import (
     clipped_gradient_sum,
     grad_sample_mode,
 )
-from jobs.icd_coding.model import LinearModel, Parameters, from_vector, scores, softmax
+from jobs.icd_coding.model import LinearModel, Parameters, scores, softmax
 
 SHAPE = LinearModel(features=16, labels=5)
 MODES: list[GradSampleMode] = ["ghost", "hooks"]
@@ -23,9 +23,8 @@ MODES: list[GradSampleMode] = ["ghost", "hooks"]
 
 def some_parameters(seed: int = 0, scale: float = 1.0) -> Parameters:
     rng = np.random.default_rng(seed)
-    return from_vector(
+    return SHAPE.from_vector(
         scale * rng.normal(size=SHAPE.vector_length),
-        SHAPE,
         feature_mean=0.1 * rng.normal(size=SHAPE.features),
     )
 

@@ -11,27 +11,14 @@ from scipy import sparse
 
 from jobs.icd_coding.encoder import HashedNgrams
 from jobs.icd_coding.errors import BatchError, ModelFormatError
-from jobs.icd_coding.model import (
-    LinearModel,
-    Parameters,
-    centred_rows,
-    from_vector,
-    initial_parameters,
-    load_model,
-    model_bytes,
-    scores,
-    softmax,
-    tensor_bytes,
-    to_vector,
-    version_id,
-)
+from jobs.icd_coding.model import LinearModel, Parameters, centred_rows, scores, softmax, tensor_bytes, version_id
 
 SHAPE = LinearModel(features=8, labels=3)
 
 
 def some_parameters(seed: int = 0) -> Parameters:
     rng = np.random.default_rng(seed)
-    return from_vector(rng.normal(size=SHAPE.vector_length), SHAPE, feature_mean=rng.normal(size=SHAPE.features) * 0.1)
+    return SHAPE.from_vector(rng.normal(size=SHAPE.vector_length), feature_mean=rng.normal(size=SHAPE.features) * 0.1)
 
 
 def tensors(**changes: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -42,30 +29,30 @@ def tensors(**changes: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
 
 def test_vector_order_is_weight_rows_then_bias() -> None:
     vector = np.arange(SHAPE.vector_length, dtype=np.float64)
-    parameters = from_vector(vector, SHAPE)
+    parameters = SHAPE.from_vector(vector)
     assert parameters.weight[1].tolist() == list(range(8, 16))
     assert parameters.bias.tolist() == [24, 25, 26]
     assert not parameters.feature_mean.any()
-    assert (to_vector(parameters) == vector).all()
+    assert (parameters.to_vector() == vector).all()
 
 
 def test_initial_parameters_are_zero_and_have_a_known_version() -> None:
-    data = model_bytes(initial_parameters(SHAPE))
-    assert to_vector(initial_parameters(SHAPE)).tolist() == [0.0] * 27
+    data = SHAPE.initial().to_bytes()
+    assert SHAPE.initial().to_vector().tolist() == [0.0] * 27
     assert version_id(data) == "sha256:" + hashlib.sha256(data).hexdigest()
-    assert data == model_bytes(initial_parameters(SHAPE))
+    assert data == SHAPE.initial().to_bytes()
 
 
 def test_file_round_trip() -> None:
     parameters = some_parameters()
-    loaded = load_model(model_bytes(parameters), SHAPE)
-    assert (to_vector(loaded) == to_vector(parameters)).all()
+    loaded = SHAPE.load(parameters.to_bytes())
+    assert (loaded.to_vector() == parameters.to_vector()).all()
     assert (loaded.feature_mean == parameters.feature_mean).all()
 
 
 def test_negative_zero_gives_the_same_version() -> None:
     vector = np.zeros(SHAPE.vector_length)
-    assert model_bytes(from_vector(-vector, SHAPE)) == model_bytes(from_vector(vector, SHAPE))
+    assert SHAPE.from_vector(-vector).to_bytes() == SHAPE.from_vector(vector).to_bytes()
 
 
 def test_file_is_independent_of_memory_layout() -> None:
@@ -75,7 +62,7 @@ def test_file_is_independent_of_memory_layout() -> None:
         bias=parameters.bias[::-1][::-1],
         feature_mean=parameters.feature_mean,
     )
-    assert model_bytes(transposed) == model_bytes(parameters)
+    assert transposed.to_bytes() == parameters.to_bytes()
 
 
 def with_metadata(data: bytes) -> bytes:
@@ -95,10 +82,10 @@ def with_nan(data: bytes) -> bytes:
     [
         (b"", "not a readable safetensors file"),
         (b"\xff" * 64, "not a readable safetensors file"),
-        (model_bytes(some_parameters())[:-1], "not a readable safetensors file"),
-        (model_bytes(some_parameters()) + b"\0", "not a readable safetensors file"),
-        (with_metadata(model_bytes(some_parameters())), "canonical"),
-        (with_nan(model_bytes(some_parameters())), "NaN or infinite"),
+        (some_parameters().to_bytes()[:-1], "not a readable safetensors file"),
+        (some_parameters().to_bytes() + b"\0", "not a readable safetensors file"),
+        (with_metadata(some_parameters().to_bytes()), "canonical"),
+        (with_nan(some_parameters().to_bytes()), "NaN or infinite"),
         (tensor_bytes({"weight": tensors()["weight"]}), "expected tensors"),
         (tensor_bytes(tensors(extra=np.zeros(1, np.float32))), "expected tensors"),
         (tensor_bytes(tensors(weight=np.zeros((8, 3), np.float32))), "weight must be float32 of shape"),
@@ -111,7 +98,7 @@ def with_nan(data: bytes) -> bytes:
 )
 def test_a_file_that_is_not_this_model_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(ModelFormatError, match=message):
-        load_model(data, SHAPE)
+        SHAPE.load(data)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e39])
@@ -119,12 +106,12 @@ def test_parameters_must_be_finite_in_float32(bad: float) -> None:
     vector = np.zeros(SHAPE.vector_length)
     vector[5] = bad
     with pytest.raises(ModelFormatError, match="NaN or infinite"):
-        from_vector(vector, SHAPE)
+        SHAPE.from_vector(vector)
 
 
 def test_vector_of_another_length_is_refused() -> None:
     with pytest.raises(ModelFormatError, match=r"\(27,\), got \(26,\)"):
-        from_vector(np.zeros(26), SHAPE)
+        SHAPE.from_vector(np.zeros(26))
 
 
 @pytest.mark.parametrize(("features", "labels"), [(0, 3), (8, 1)])

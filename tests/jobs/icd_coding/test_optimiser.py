@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from jobs.icd_coding.errors import BatchError, ModelFormatError
 from jobs.icd_coding.gradient import clipped_gradient_sum
-from jobs.icd_coding.model import LinearModel, scores, tensor_bytes, to_vector
+from jobs.icd_coding.model import LinearModel, scores, tensor_bytes
 from jobs.icd_coding.optimiser import (
     OptimiserState,
     initial_state,
@@ -53,12 +53,12 @@ def test_momentum_and_averaging_by_hand() -> None:
         iterates.append(iterate)
     scale = np.array([1.0] * 12 + [0.1] * 3)
     final = published_parameters(run(RECIPE, given), SHAPE, RECIPE)
-    np.testing.assert_allclose(to_vector(final), scale * (iterates[2] + iterates[3]) / 2, rtol=1e-6)
+    np.testing.assert_allclose(final.to_vector(), scale * (iterates[2] + iterates[3]) / 2, rtol=1e-6)
     third = published_parameters(run(RECIPE, given[:3]), SHAPE, RECIPE)
-    np.testing.assert_allclose(to_vector(third), scale * iterates[2], rtol=1e-6)
+    np.testing.assert_allclose(third.to_vector(), scale * iterates[2], rtol=1e-6)
     last = replace(RECIPE, averaged_rounds=0)
     np.testing.assert_allclose(
-        to_vector(published_parameters(run(last, given), SHAPE, last)), scale * iterates[3], rtol=1e-6
+        published_parameters(run(last, given), SHAPE, last).to_vector(), scale * iterates[3], rtol=1e-6
     )
 
 
