@@ -1,16 +1,19 @@
 """The coordinator: carries out a plan over a transport, round by round, and records what happened.
 
-    join all -> set up keys -> rounds -> version -> evaluate -> finish
+    join -> keys -> rounds -> version -> evaluate -> finish
 
 Invariants:
 
 * the coordinator never sees one hospital's vector, only masked ones and their sum;
 * sums are divided by public constants of the plan only;
-* a round is recorded before the next one starts, with every survivor's signed receipt, each checked;
-* a round that lacks too many hospitals is recorded as aborted and the run ends; nothing was unmasked.
+* a round is announced after the state before it is durable, and logged with every survivor's signed receipt, each
+  checked, before the next one is announced;
+* a round is asked for once. One that lacks too many hospitals, or that a crash cut off, is logged as aborted: its sum
+  is not used, what it cost stays spent, and the next round goes on with those who are there;
+* a coordinator that was killed goes on from its state (`run_state`) with the same result.
 
 A hospital's answer is taken as data: whatever it is, at worst that hospital counts as dropped, with the reason.
-The coordinator holds no keys and opens no files: what it records, and where checkpoints go, are arguments.
+The coordinator holds no keys and opens no files: what it records, and where its state goes, are arguments.
 """
 
 from __future__ import annotations
@@ -18,15 +21,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from cryptography import x509
 
-from audit.canonical import canonical_json, digest_of
-from audit.certificates import CLIENT, certificate_pem, identity_of, public_key_of, verify_certificate
+from audit.canonical import digest_of
+from audit.certificates import certificate_pem
 from audit.entry import (
     METRICS_REPORTED,
     ROUND_ABORTED,
@@ -37,15 +40,17 @@ from audit.entry import (
     SITE_REFUSED,
     VERSION_CREATED,
 )
-from audit.errors import AuditError, StatementError
-from audit.schema import signed as signed_schema
-from audit.signatures import verify_bytes
-from audit.statement import ACCEPTANCE, METRICS, RECEIPT, REFUSAL, SignedStatement, verify_statement
-from jobs.errors import RunAborted, SiteError, SiteRefused
+from audit.errors import AuditError, StatementError, WitnessError
+from audit.statement import ACCEPTANCE, METRICS, RECEIPT, REFUSAL, SignedStatement
+from audit.witness_protocol import Answer
+from jobs.errors import RunAborted, RunInterrupted, SiteError, SiteRefused
+from jobs.icd_coding.lora import LoraParameters
 from jobs.icd_coding.model import Parameters, version_id
 from jobs.icd_coding.training import Training
 from jobs.plan import Plan
-from jobs.terms import aggregation_terms, model_shape, secagg_parameters
+from jobs.run_state import RunState
+from jobs.signed_answers import MAX_METRICS_BYTES, SignedAnswers
+from jobs.terms import aggregation_terms, secagg_parameters
 from jobs.transport import Message, Transport
 from privacy.curve import epsilon_curve
 from privacy.secagg.errors import SecAggError
@@ -57,35 +62,43 @@ from privacy.secagg.messages import (
     UnmaskAnswer,
 )
 from privacy.secagg.messages import Message as SecAggMessage
-from privacy.secagg.quantisation import dequantise
+from privacy.secagg.quantisation import FloatVector, dequantise
 from privacy.secagg.server import Aggregate, SecAggServer
 
 M = TypeVar("M", bound=SecAggMessage)
 
 _LOG = logging.getLogger(__name__)
 
-JOIN_TIMEOUT_S = 300.0  # loading and encoding a hospital's letters
-CALL_TIMEOUT_S = 120.0  # one call of a round
-EVALUATE_TIMEOUT_S = 300.0
-MAX_STATEMENT_BYTES = 8192  # of what a hospital signs; the log takes no entry above 65,535
+WITNESSED_EVERY = 20  # rounds; and when a run begins and ends
+_UNLOGGED = "manifest-not-logged"
 
 
 class Record(Protocol):
-    """Appends to the audit log. Durable when it returns."""
+    """Appends to the audit log. Durable when it returns; returns the log's size."""
 
-    def __call__(self, kind: str, body: Mapping[str, Any]) -> None: ...
+    def __call__(self, kind: str, body: Mapping[str, Any]) -> int: ...
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How long a hospital may take, in seconds, before it counts as missing."""
+
+    join: float = 300.0  # loading and encoding a hospital's letters
+    call: float = 120.0  # one call of a round
+    evaluate: float = 300.0
+    probe: float = 5.0  # a sign of life from a hospital that was missing
 
 
 @dataclass(frozen=True)
 class Progress:
     """What a watcher is told after each step. Public."""
 
-    stage: str  # joining, training, evaluating, done
+    stage: str  # joining, training, aborted, evaluating, done
     round: int
     rounds: int
     participants: tuple[str, ...]
     epsilon: float  # spent by the training patients so far
-    seconds: float  # since the run began
+    seconds: float  # since this coordinator began
     round_seconds: float
 
 
@@ -95,20 +108,43 @@ class Outcome:
 
     version: str
     model: bytes
-    parameters: Parameters
+    parameters: Parameters | LoraParameters
     rounds: int
     metrics: Mapping[str, SignedStatement]  # by hospital
 
 
+class Witnesses(Protocol):
+    """Hospitals that cosign the log's checkpoints."""
+
+    @property
+    def log_certificate(self) -> str:
+        """PEM of the log's certificate."""
+        ...
+
+    def enrol(self, site: str, value: object) -> None:
+        """Take a hospital's signed enrolment; must not raise for what is wrong with it."""
+        ...
+
+    def ask(self, sends: Mapping[str, Callable[[bytes], Answer]]) -> int:
+        """Ask hospitals to cosign; raises RunAborted when one saw another history."""
+        ...
+
+
 class Coordinator:
-    """Carries out one run.
+    """Carries out one run, or goes on with it.
 
     Args:
         approvals: the plan's approvals as JSON, sent to every hospital.
         certificates: all certificates the consortium issued, by digest.
         record: appends to the audit log.
-        store: keeps an artifact and returns its digest.
+        recorded: the bodies of this run's log entries of a kind, in order.
+        store, fetch: keep an artifact and return its digest; read it again.
+        save: keeps the run's state durably.
+        resume: the state of an earlier coordinator of this run.
+        predecessor: plan and model of the version the plan compares with, if it names one.
         announced: the data manifests each hospital has in the log; None where there is no log to ask.
+        opened: shown the number and the sum of every aggregation, for an audit of what a run releases.
+        witnesses: what hospitals cosign; None where there is no log.
         progress: called after each step; must not raise.
     """
 
@@ -122,92 +158,164 @@ class Coordinator:
         certificates: Mapping[str, x509.Certificate],
         root: x509.Certificate,
         record: Record,
+        recorded: Callable[[str], Sequence[Mapping[str, Any]]],
         store: Callable[[bytes], str],
+        fetch: Callable[[str], bytes],
+        save: Callable[[RunState], None],
         clock: Callable[[], datetime],
+        resume: RunState | None = None,
+        predecessor: tuple[bytes, bytes] | None = None,
         announced: Mapping[str, frozenset[str]] | None = None,
+        witnesses: Witnesses | None = None,
+        opened: Callable[[int, FloatVector], None] = lambda number, total: None,
         progress: Callable[[Progress], None] = lambda _: None,
+        timeouts: Timeouts | None = None,
     ) -> None:
         self._plan = plan
         self._run_id = run_id
         self._transport = transport
         self._approvals = [dict(approval) for approval in approvals]
         self._certificates = certificates
-        self._root = root
+        self._signed = SignedAnswers(consortium=plan.consortium, certificates=certificates, root=root, clock=clock)
         self._record = record
+        self._recorded = recorded
         self._store = store
-        self._clock = clock
+        self._fetch = fetch
+        self._save = save
+        self._predecessor = predecessor
         self._announced = announced
+        self._witnesses = witnesses
+        self._opened = opened
         self._progress = progress
-        self._problems: list[SiteError] = []  # of the round in progress
-        self._secagg = SecAggServer(parameters=secagg_parameters(plan, run_id), verifier=self._verify_site)
+        self._timeouts = timeouts or Timeouts()
+        self._secagg = SecAggServer(parameters=secagg_parameters(plan, run_id), verifier=self._signed.key)
         self._began = time.monotonic()
+        self._acceptances: dict[str, SignedStatement] = {}  # of the hospitals that joined this coordinator
+        self._answered: dict[str, int] = {}  # the last round each of them took part in, when it joined
+        self._missing: set[str] = set()  # training hospitals that did not answer when they were last asked
+        self._problems: list[SiteError] = []  # of the round in progress
         events = [plan.event(number) for number in range(1, plan.aggregations + 1)]
         self._epsilon = [0.0, *epsilon_curve(events, plan.delta)]
         if plan.epsilon is not None:
             self._epsilon[-1] = min(self._epsilon[-1], plan.epsilon)  # the plan's is computed on a finer grid
+        self._training = Training(plan)
+        self._state = self._first_state() if resume is None else self._restored(resume)
 
     def run(self) -> Outcome:
-        """Carry out the whole plan.
+        """Carry out what is left of the plan.
 
-        Raises: RunAborted when a training hospital refuses or a round lacks too many; all that happened is recorded.
+        Raises:
+            RunAborted: when a hospital refuses, or the plan cannot be carried out any more.
+            RunInterrupted: when too many hospitals are missing; another coordinator can go on later.
+            All that happened is recorded.
         """
-        plan = self._plan
-        initial = model_shape(plan).initial()
-        if version_id(initial.to_bytes()) != plan.initial_version:
-            raise RunAborted(f"the plan starts from {plan.initial_version}, this version of the code makes another")
         self._join_all()
-        self._record(
-            RUN_STARTED,
-            {
-                "run_id": self._run_id,
-                "plan_hash": plan.hash,
-                "sites": list(plan.sites),
-                "initial_version": plan.initial_version,
-            },
-        )
+        self._start()
+        self._be_witnessed()
+        for number in range(self._next_round(), self._plan.aggregations + 1):
+            self._carry_out_round(number)
+            if number % WITNESSED_EVERY == 0:
+                self._be_witnessed()
+        return self._conclude()
+
+    # -- where the run stands ------------------------------------------------------------------------------------
+
+    def _first_state(self) -> RunState:
+        version = version_id(self._training.parameters.to_bytes())
+        if version != self._plan.initial_version:
+            raise RunAborted(
+                f"the plan starts from {self._plan.initial_version}, this version of the code makes another"
+            )
+        return RunState(
+            run_id=self._run_id, plan_hash=self._plan.hash, announced=0, finished=0, lost=(), version=version,
+            optimiser=None, participants=(), log_size=0, pending=None,
+        )  # fmt: skip
+
+    def _restored(self, state: RunState) -> RunState:
+        """The training at the last finished round, and the log with its entry."""
+        if (state.run_id, state.plan_hash) != (self._run_id, self._plan.hash):
+            raise RunAborted(f"the state is of run {state.run_id} and plan {state.plan_hash}, not of this one")
+        if state.finished:
+            optimiser = None if state.optimiser is None else self._fetch(state.optimiser)
+            self._training.restore(self._fetch(state.version), optimiser)
+        for number in state.lost:
+            if number > state.finished:
+                self._training.skip(number)
+        if state.pending is not None:
+            kind, body = state.pending["kind"], state.pending["body"]
+            if body["round"] not in {entry["round"] for entry in self._recorded(kind)}:
+                self._record(kind, body)
+        return replace(state, pending=None)
+
+    def _start(self) -> None:
+        """Log that the run started, once, and who takes part, each time."""
+        plan = self._plan
+        if not self._recorded(RUN_STARTED):
+            self._record(
+                RUN_STARTED,
+                {
+                    "run_id": self._run_id,
+                    "plan_hash": plan.hash,
+                    "sites": list(plan.sites),
+                    "initial_version": plan.initial_version,
+                },
+            )
         for acceptance in self._acceptances.values():
             self._record(SITE_ACCEPTED, {"run_id": self._run_id, "acceptance": acceptance.to_json()})
-        self._report("training", 0, plan.sites, 0.0)
-        training = Training(plan, initial)
-        for number in range(1, plan.aggregations + 1):
-            self._carry_out_round(number, training)
-        final = training.parameters
-        model = final.to_bytes()
-        version = version_id(model)
-        self._record(
-            VERSION_CREATED,
-            {
-                "version": version,
-                "parents": [plan.initial_version],
-                "run_id": self._run_id,
-                "rounds": [1, plan.aggregations],
-                "plan_hash": plan.hash,
-                "model": self._store(model),
-            },
+        self._report("training", self._state.finished, plan.sites, 0.0)
+
+    def _next_round(self) -> int:
+        """The first round that no hospital can have answered; those before it without a result are lost."""
+        answered = max([self._state.finished, *self._answered.values()])
+        for number in range(self._state.finished + 1, answered + 1):
+            if number not in self._state.lost:
+                self._lose(number, "the coordinator was stopped before the round's sum was known", [])
+        return answered + 1
+
+    def _lose(self, number: int, reason: str, participants: Sequence[str]) -> None:
+        """Give a round up: what it cost stays spent, the model stays as it was."""
+        if number not in {body["round"] for body in self._recorded(ROUND_ABORTED)}:
+            self._record(
+                ROUND_ABORTED,
+                {
+                    "run_id": self._run_id,
+                    "round": number,
+                    "reason": reason[:4000],
+                    "participants": list(participants),
+                    "dropped": sorted(set(self._plan.sites) - set(participants)),
+                },
+            )
+        self._training.skip(number)
+        self._state = replace(
+            self._state, announced=max(number, self._state.announced), lost=(*self._state.lost, number)
         )
-        self._record(
-            RUN_FINISHED,
-            {
-                "run_id": self._run_id,
-                "plan_hash": plan.hash,
-                "rounds": plan.aggregations,
-                "version": version,
-                "epsilon": plan.epsilon,
-                "delta": plan.delta,
-                "accountant": plan.accountant,
-            },
-        )
-        metrics = self._evaluate_all(version, model)
-        self._transport.call("finish", {site: {} for site in self._joined}, timeout_s=CALL_TIMEOUT_S)
-        self._report("done", plan.aggregations, plan.sites, 0.0)
-        return Outcome(version, model, final, plan.aggregations, metrics)
+        self._save(self._state)
 
     # -- joining -------------------------------------------------------------------------------------------------
 
     def _join_all(self) -> None:
+        """Ask every hospital to join. The first time all that train must; later as many as a round needs."""
         plan = self._plan
         everybody = sorted({*plan.sites, *plan.evaluation_sites})
-        self._report("joining", 0, tuple(everybody), 0.0)
+        self._report("joining", self._state.finished, tuple(everybody), 0.0)
+        problems = self._join(everybody, timeout_s=self._timeouts.join)
+        missing = [problem for problem in problems if problem.site in plan.sites]
+        self._missing = {problem.site for problem in missing}
+        refused = [problem for problem in missing if isinstance(problem, SiteRefused) or problem.code == _UNLOGGED]
+        first = not self._recorded(RUN_STARTED)
+        if first and missing:
+            self._release_joined()
+            raise RunAborted("; ".join(str(problem) for problem in missing))
+        if len(plan.sites) - len(missing) < plan.minimum_sites:
+            reasons = "; ".join(str(problem) for problem in missing)
+            if len(plan.sites) - len(refused) < plan.minimum_sites:
+                self._release_joined()
+                raise RunAborted(reasons)
+            raise RunInterrupted(f"{len(missing)} of {len(plan.sites)} training hospitals are missing: {reasons}")
+
+    def _join(self, sites: Sequence[str], *, timeout_s: float) -> list[SiteError]:
+        """Send the plan; returns what kept hospitals from joining."""
+        plan = self._plan
         request: Message = {
             "run_id": self._run_id,
             "plan_hash": plan.hash,
@@ -215,20 +323,24 @@ class Coordinator:
             "approvals": self._approvals,
             "certificates": [certificate_pem(certificate) for certificate in self._certificates.values()],
         }
-        answers = self._transport.call("join", dict.fromkeys(everybody, request), timeout_s=JOIN_TIMEOUT_S)
-        self._acceptances: dict[str, SignedStatement] = {}
+        if self._witnesses is not None:
+            request["log_certificate"] = self._witnesses.log_certificate
+        answers = self._transport.call("join", dict.fromkeys(sites, request), timeout_s=timeout_s)
         problems: list[SiteError] = []
-        for site in everybody:
-            answer = answers[site]
+        for site in sites:
             try:
-                acceptance = self._check_signed(
+                answer = _message(site, answers[site])
+                acceptance = self._signed.statement(
                     site,
-                    _message(site, answer).get("acceptance"),
+                    answer.get("acceptance"),
                     ACCEPTANCE,
                     {"run_id": self._run_id, "plan_hash": plan.hash, "site": site},
                 )
                 self._check_announced(site, acceptance)
+                self._take_answered(site, answer.get("last_round"))
                 self._acceptances[site] = acceptance
+                if self._witnesses is not None and "enrolment" in answer:
+                    self._witnesses.enrol(site, answer["enrolment"])
             except SiteError as error:
                 problems.append(error)
             except AuditError as error:
@@ -237,26 +349,29 @@ class Coordinator:
             _LOG.warning("run %s: %s did not join: %s", self._run_id, problem.site, problem)
             if isinstance(problem, SiteRefused):
                 self._record_refusal(problem)
-        missing = [problem for problem in problems if problem.site in plan.sites]
-        self._joined = sorted(self._acceptances)
-        if missing:
-            self._release_joined()
-            raise RunAborted("; ".join(str(problem) for problem in missing))
+        return problems
+
+    def _take_answered(self, site: str, last_round: object) -> None:
+        """The last round the hospital took part in; a claim beyond what was announced would make us skip rounds."""
+        most = self._state.announced
+        if isinstance(last_round, bool) or not isinstance(last_round, int) or not 0 <= last_round <= most:
+            raise SiteError(site, "bad-answer", f"last_round: expected a round up to {most}, got {last_round!r}")
+        self._answered[site] = last_round
 
     def _check_announced(self, site: str, acceptance: SignedStatement) -> None:
         """A release is traced to data sets the log knows: better found now than after the epsilon is spent."""
         if self._announced is None or acceptance.statement["manifest"] in self._announced.get(site, frozenset()):
             return
-        self._transport.call("finish", {site: {}}, timeout_s=CALL_TIMEOUT_S)
+        self._transport.call("finish", {site: {}}, timeout_s=self._timeouts.call)
         raise SiteError(
             site,
-            "manifest-not-logged",
+            _UNLOGGED,
             "the log does not know its data set: run `zegel site manifest` there and `zegel consortium manifest` here",
         )
 
     def _record_refusal(self, problem: SiteRefused) -> None:
         try:
-            signed = self._check_signed(
+            signed = self._signed.statement(
                 problem.site, problem.refusal, REFUSAL, {"site": problem.site, "plan_hash": self._plan.hash}
             )
         except AuditError as error:
@@ -267,33 +382,56 @@ class Coordinator:
 
     def _release_joined(self) -> None:
         """Tell those who joined that the run is over, so that they free what they reserved."""
-        self._transport.call("finish", {site: {} for site in self._joined}, timeout_s=CALL_TIMEOUT_S)
+        self._transport.call("finish", {site: {} for site in self._acceptances}, timeout_s=self._timeouts.call)
 
     # -- rounds --------------------------------------------------------------------------------------------------
 
-    def _set_up(self, number: int, sites: Sequence[str]) -> None:
-        """Keys for round `number` from hospitals that have none for it."""
+    def _set_up(self, number: int) -> None:
+        """Keys for round `number` from everybody who is there."""
+        self._welcome_back()
+        there = [site for site in self._plan.sites if site not in self._missing]
         self._exchange(
             "announce",
-            self._secagg.start_set_up(number, sites),
+            self._secagg.start_set_up(number, there),
             Announcement,
             self._secagg.receive_announcement,
         )
         self._exchange("share_keys", self._secagg.share_requests(), KeyShares, self._secagg.receive_key_shares)
 
-    def _carry_out_round(self, number: int, training: Training) -> None:
+    def _welcome_back(self) -> None:
+        """Let hospitals that were missing join again, if they answer at once; nobody waits for them."""
+        if not self._missing:
+            return
+        probes = self._transport.call(
+            "alive", {site: {} for site in sorted(self._missing)}, timeout_s=self._timeouts.probe
+        )
+        there = sorted(site for site, answer in probes.items() if isinstance(answer, dict))
+        # A process that was started again has to join, and so has one that joined an earlier coordinator.
+        strangers = [
+            site
+            for site in there
+            if site not in self._acceptances or _message(site, probes[site]).get("run_id") != self._run_id
+        ]
+        refused = (
+            {problem.site for problem in self._join(strangers, timeout_s=self._timeouts.join)} if strangers else set()
+        )
+        for site in sorted(set(strangers) - refused):
+            self._record(SITE_ACCEPTED, {"run_id": self._run_id, "acceptance": self._acceptances[site].to_json()})
+        self._missing -= set(there) - refused
+
+    def _carry_out_round(self, number: int) -> None:
         started = time.monotonic()
         plan = self._plan
-        model = training.parameters.to_bytes()
+        model = self._training.parameters.to_bytes()
         version_in = version_id(model)
         receipts: dict[str, SignedStatement] = {}
-        participants: tuple[str, ...] = ()
         self._problems = []
         try:
-            if set(self._secagg.ready) != set(plan.sites):
-                self._set_up(number, plan.sites)  # somebody is missing a key: give everyone the chance to come back
+            if self._secagg.next_round != number or set(self._secagg.ready) != set(plan.sites):
+                self._set_up(number)  # somebody is missing a key: give everyone the chance to come back
             requests = self._secagg.start_round()
-            participants = tuple(requests)
+            self._state = replace(self._state, announced=number)
+            self._save(self._state)
 
             def receive(site: str, message: MaskedVector, answer: Message) -> None:
                 receipt = self._check_receipt(site, number, version_in, message, answer.get("receipt"))
@@ -311,52 +449,63 @@ class Coordinator:
             self._exchange("unmask", self._secagg.unmask_requests(following), UnmaskAnswer, self._secagg.receive_answer)
             aggregate = self._secagg.finish()
         except SecAggError as error:
-            dropped = sorted(set(participants) - set(receipts))
-            reasons = [str(error), *(str(problem) for problem in self._problems)]
-            self._record(
-                ROUND_ABORTED,
-                {
-                    "run_id": self._run_id,
-                    "round": number,
-                    "reason": "; ".join(reasons)[:4000],
-                    "participants": list(participants),
-                    "dropped": dropped,
-                },
-            )
-            self._release_joined()
-            raise RunAborted(f"round {number}: " + "; ".join(reasons)) from error
-        training.apply(number, self._decode(number, aggregate))
+            self._give_up(number, error, tuple(sorted(receipts)))
+            return
+        total = self._decode(number, aggregate)
+        self._opened(number, total)
+        self._training.apply(number, total, hospitals=len(aggregate.survivors))
         for problem in self._problems:
             _LOG.warning("run %s, round %d: %s", self._run_id, number, problem)
-        self._record_round(number, version_in, training, aggregate, receipts)
+        self._finish_round(number, version_in, aggregate, receipts)
         self._report("training", number, aggregate.survivors, time.monotonic() - started)
+
+    def _give_up(self, number: int, error: SecAggError, participants: tuple[str, ...]) -> None:
+        """A round that did not come about. The run goes on while enough hospitals are there."""
+        reasons = "; ".join([str(error), *(str(problem) for problem in self._problems)])
+        _LOG.warning("run %s, round %d: %s", self._run_id, number, reasons)
+        there = len(self._plan.sites) - len(self._missing)
+        if number <= self._state.announced:
+            self._lose(number, reasons, participants)
+            self._report("aborted", number, participants, 0.0)
+            if there >= self._plan.minimum_sites:
+                return
+        raise RunInterrupted(
+            f"round {number}: {there} of {len(self._plan.sites)} training hospitals are there, "
+            f"the plan needs {self._plan.minimum_sites}: {reasons}"
+        )
 
     def _decode(self, number: int, aggregate: Aggregate) -> np.ndarray[Any, np.dtype[np.float64]]:
         terms = aggregation_terms(self._plan, number)
         return dequantise(aggregate.total, scale=terms.scale)[: terms.dimension]
 
-    def _record_round(
-        self,
-        number: int,
-        version_in: str,
-        training: Training,
-        aggregate: Aggregate,
-        receipts: Mapping[str, SignedStatement],
+    def _finish_round(
+        self, number: int, version_in: str, aggregate: Aggregate, receipts: Mapping[str, SignedStatement]
     ) -> None:
-        self._record(
-            ROUND_COMPLETED,
-            {
-                "run_id": self._run_id,
-                "round": number,
-                "plan_hash": self._plan.hash,
-                "version_in": version_in,
-                "version_out": version_id(training.parameters.to_bytes()),
-                "participants": list(aggregate.survivors),
-                # Also those that were lost before the round's vectors were asked for.
-                "dropped": sorted(set(self._plan.sites) - set(aggregate.survivors)),
-                "receipts": [receipts[site].to_json() for site in aggregate.survivors],
-            },
+        """Keep the round's result, then log it: in this order, so that a crash loses neither."""
+        optimiser = self._training.optimiser_bytes()
+        version_out = self._store(self._training.parameters.to_bytes())
+        entry = {
+            "run_id": self._run_id,
+            "round": number,
+            "plan_hash": self._plan.hash,
+            "version_in": version_in,
+            "version_out": version_out,
+            "participants": list(aggregate.survivors),
+            # Also those that were lost before the round's vectors were asked for.
+            "dropped": sorted(set(self._plan.sites) - set(aggregate.survivors)),
+            "receipts": [receipts[site].to_json() for site in aggregate.survivors],
+        }
+        self._state = replace(
+            self._state,
+            finished=number,
+            version=version_out,
+            optimiser=None if optimiser is None else self._store(optimiser),
+            participants=aggregate.survivors,
+            pending={"kind": ROUND_COMPLETED, "body": entry},
         )
+        self._save(self._state)
+        size = self._record(ROUND_COMPLETED, entry)
+        self._state = replace(self._state, pending=None, log_size=size)
 
     def _check_receipt(
         self, site: str, number: int, version_in: str, message: MaskedVector, value: object
@@ -371,28 +520,74 @@ class Coordinator:
             "manifest": self._acceptances[site].statement["manifest"],
             "site": site,
         }
-        signed = self._check_signed(site, value, RECEIPT, expected)
+        signed = self._signed.statement(site, value, RECEIPT, expected)
         # All receipts of a round share one entry of limited size, so none may bring fields of its own.
         if further := sorted(set(signed.statement) - {*expected, "type", "consortium", "time", "ledger_head"}):
             raise StatementError(f"receipt: unknown field(s) {', '.join(further)[:200]}")
         return signed
 
-    # -- evaluation ----------------------------------------------------------------------------------------------
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def _conclude(self) -> Outcome:
+        plan, final = self._plan, self._training.parameters
+        if len(self._state.lost) == plan.aggregations:
+            self._release_joined()
+            raise RunAborted("every round was lost, so there is no version; what was spent stays recorded")
+        model = final.to_bytes()
+        version = self._store(model)
+        if not self._recorded(VERSION_CREATED):
+            self._record(
+                VERSION_CREATED,
+                {
+                    "version": version,
+                    "parents": [plan.initial_version],
+                    "run_id": self._run_id,
+                    "rounds": [1, plan.aggregations],
+                    "plan_hash": plan.hash,
+                    "model": version,
+                },
+            )
+        if not self._recorded(RUN_FINISHED):
+            self._record(
+                RUN_FINISHED,
+                {
+                    "run_id": self._run_id,
+                    "plan_hash": plan.hash,
+                    "rounds": plan.aggregations,
+                    "version": version,
+                    "epsilon": plan.epsilon,
+                    "delta": plan.delta,
+                    "accountant": plan.accountant,
+                },
+            )
+        metrics = self._evaluate_all(version, model)
+        self._be_witnessed()
+        self._release_joined()
+        self._report("done", plan.aggregations, plan.sites, 0.0)
+        return Outcome(version, model, final, plan.aggregations, metrics)
 
     def _evaluate_all(self, version: str, model: bytes) -> dict[str, SignedStatement]:
+        """Metrics of every evaluating hospital that joined; those the log already has are not asked for again."""
         self._report("evaluating", self._plan.aggregations, self._plan.evaluation_sites, 0.0)
-        asked = [site for site in self._plan.evaluation_sites if site in self._joined]
+        metrics = {
+            body["site"]: SignedStatement.from_json(body["metrics"])
+            for body in self._recorded(METRICS_REPORTED)
+            if body["version"] == version
+        }
+        asked = [site for site in self._plan.evaluation_sites if site in self._acceptances and site not in metrics]
         request: Message = {"version": version, "model": model}
-        answers = self._transport.call("evaluate", dict.fromkeys(asked, request), timeout_s=EVALUATE_TIMEOUT_S)
-        metrics: dict[str, SignedStatement] = {}
+        if self._predecessor is not None:
+            request["predecessor_plan"], request["predecessor"] = self._predecessor
+        answers = self._transport.call("evaluate", dict.fromkeys(asked, request), timeout_s=self._timeouts.evaluate)
         problems: list[str] = []
         for site in asked:
             try:
-                signed = self._check_signed(
+                signed = self._signed.statement(
                     site,
                     _message(site, answers[site]).get("metrics"),
                     METRICS,
                     {"run_id": self._run_id, "version": version, "site": site},
+                    longest=MAX_METRICS_BYTES,
                 )
             except SiteError as error:
                 problems.append(str(error))
@@ -403,9 +598,25 @@ class Coordinator:
             self._record(METRICS_REPORTED, {"version": version, "site": site, "metrics": signed.to_json()})
             metrics[site] = signed
         if problems:
-            self._release_joined()
-            raise RunAborted("the model is trained, but not evaluated everywhere: " + "; ".join(problems))
+            raise RunInterrupted("the model is trained, but not evaluated everywhere: " + "; ".join(problems))
         return metrics
+
+    def _be_witnessed(self) -> None:
+        """Have the hospitals that are there cosign the log as it stands."""
+        if self._witnesses is None:
+            return
+
+        def send_to(site: str) -> Callable[[bytes], Answer]:
+            def send(body: bytes) -> Answer:
+                answers = self._transport.call("cosign", {site: {"request": body}}, timeout_s=self._timeouts.call)
+                try:
+                    return Answer.from_json(_message(site, answers[site]).get("answer"))
+                except SiteError as error:
+                    raise WitnessError(str(error)) from error
+
+            return send
+
+        self._witnesses.ask({site: send_to(site) for site in self._acceptances if site not in self._missing})
 
     # -- what the steps share ------------------------------------------------------------------------------------
 
@@ -420,7 +631,7 @@ class Coordinator:
     ) -> None:
         """One call of the protocol. A hospital that fails or answers wrongly counts as dropped, with its reason."""
         messages = {site: {"secagg": request.to_message(), **(extra or {})} for site, request in requests.items()}
-        answers = self._transport.call(method, messages, timeout_s=CALL_TIMEOUT_S)
+        answers = self._transport.call(method, messages, timeout_s=self._timeouts.call)
         for site in requests:
             try:
                 answer = _message(site, answers[site])
@@ -431,42 +642,10 @@ class Coordinator:
                     receive(site, message, answer)
             except SiteError as error:
                 self._problems.append(error)
+                self._missing.add(site)
             except (SecAggError, AuditError) as error:
                 self._problems.append(SiteError(site, "bad-answer", str(error)))
-
-    def _check_signed(self, site: str, value: object, kind: str, expected: Mapping[str, Any]) -> SignedStatement:
-        signed_schema(kind)(value, kind)
-        signed = SignedStatement.from_json(value)
-        if (size := len(canonical_json(signed.to_json()))) > MAX_STATEMENT_BYTES:
-            raise StatementError(f"signed statement of {size} bytes, at most {MAX_STATEMENT_BYTES} allowed")
-        identity = verify_statement(
-            signed,
-            self._certificates,
-            self._root,
-            at=self._clock(),
-            expected_type=kind,
-            consortium=self._plan.consortium,
-            roles=frozenset({CLIENT}),
-        )
-        if identity.name != site:
-            raise StatementError(f"signed by {identity.name}, expected {site}")
-        for field, wanted in expected.items():
-            if signed.statement.get(field) != wanted:
-                raise StatementError(f"{field}: expected {wanted!r}, got {signed.statement.get(field)!r}")
-        return signed
-
-    def _verify_site(self, site: str, data: bytes, signature: bytes) -> None:
-        problems = []
-        for certificate in self._certificates.values():
-            if identity_of(certificate).name != site:
-                continue
-            try:
-                verify_certificate(certificate, self._root, at=self._clock(), roles=frozenset({CLIENT}))
-                verify_bytes(public_key_of(certificate), signature, data)
-                return
-            except AuditError as error:
-                problems.append(str(error))
-        raise StatementError(f"{site}: " + ("; ".join(problems) or "no certificate was issued to it"))
+                self._missing.add(site)
 
     def _report(self, stage: str, number: int, participants: Sequence[str], round_seconds: float) -> None:
         self._progress(

@@ -6,7 +6,9 @@ JobError
 ├── FederationError      a process or the connection of the federation failed
 ├── SiteError            one hospital answered a call with an error
 │   └── SiteRefused      ... because its guard refuses, with a signed statement
-└── RunAborted           a run ended before its last round
+├── RunStateError        a run's kept state cannot be read
+├── RunAborted           a run ended before its last round, for good
+└── RunInterrupted       a run stopped and can go on later
 """
 
 from __future__ import annotations
@@ -31,6 +33,9 @@ class FederationError(JobError):
     """A process of the federation does not run or cannot be reached."""
 
 
+UNREACHABLE = "unreachable"  # the code of a SiteError where no answer came at all
+
+
 class SiteError(JobError):
     """One hospital could not carry out a call.
 
@@ -52,5 +57,13 @@ class SiteRefused(SiteError):
         self.refusal = dict(refusal)
 
 
+class RunStateError(JobError):
+    """The state a run left behind is malformed."""
+
+
 class RunAborted(JobError):
     """The run cannot go on. What was spent stays recorded at every hospital."""
+
+
+class RunInterrupted(JobError):
+    """Too many hospitals are missing at the moment; another coordinator can go on where this one stopped."""

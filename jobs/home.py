@@ -1,6 +1,6 @@
 """The consortium's folder, as the server's job and the admin's commands see it.
 
-consortium.json   name, server, ports, root fingerprint, log origin
+consortium.json   name, server, ports, root fingerprint, log origin; log_url when the log is kept in PostgreSQL
 profile.yaml      NVFlare's project profile
 ca/               root certificate and its encrypted key
 log.db            the audit log; log.key signs it, log.crt says whose key that is, log.checkpoint is the last signed
@@ -44,6 +44,7 @@ class ConsortiumConfig:
     nvflare_fingerprint: str  # the same digest in NVFlare's spelling
     log_origin: str
     log_vkey: str
+    log_url: str | None = None  # the log's database when it is PostgreSQL, without a password; null: log.db
 
 
 def utc_now() -> datetime:
@@ -109,9 +110,13 @@ class ConsortiumHome:
         return Artifacts(self.path / "artifacts")
 
     def log(self) -> Log:
+        """The audit log: log.db in this folder, or where `log_url` in consortium.json says. Raises LogError."""
+        from audit.database import log_url
         from audit.store import open_log
 
-        return open_log(f"sqlite:///{self.path / 'log.db'}", origin=self.config().log_origin)
+        config = self.config()
+        url = log_url(self.path, config.log_url)
+        return open_log(url, origin=config.log_origin, checkpoint_path=self.path / "log.checkpoint")
 
     def log_key(self) -> Ed25519PrivateKey:
         """The key that signs the log's checkpoints."""

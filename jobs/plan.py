@@ -5,8 +5,8 @@ from the bytes they receive, so that the plan they check is the plan they carry 
 
 Invariants, checked by `Plan.from_bytes` and whenever a Plan is made:
 
-* the noise protects against the server together with `colluders` hospitals even if `dropouts` more fail to deliver:
-  n - colluders - dropouts >= 1, colluders >= 1;
+* distributed noise protects against the server together with `colluders` hospitals even if `dropouts` more fail to
+  deliver: n - colluders - dropouts >= 1, colluders >= 1; local noise is all added by each hospital on its own;
 * a plan without an epsilon has no noise at all and is unprotected; hospitals refuse it unless their limits say that
   their data is public;
 * sums are divided by `nominal_patients * sampling_prob`, a public constant; nothing depends on a hospital's counts;
@@ -24,15 +24,29 @@ from typing import Any, get_type_hints
 from audit.canonical import canonical_json, digest_of, parse_json_object
 from audit.errors import CanonicalError
 from jobs.errors import PlanError
-from privacy.events import NEIGHBORING_RELATION, UNIT, Event, FeatureMean, Repeated, TrainingRound
+from privacy.events import (
+    NEIGHBORING_RELATION,
+    UNIT,
+    Event,
+    FeatureMean,
+    LocalSteps,
+    Repeated,
+    StatisticsRelease,
+    TrainingRound,
+)
 
-SCHEMA = "zegel/plan/v1"
+SCHEMA = "zegel/plan/v2"
 FEATURE_MEAN_PURPOSE = "sum of encoded letters, for centring"
-NOISE_MODES = ("distributed",)
+STATISTICS_PURPOSE = "sums for a closed-form estimator, one release"
+DISTRIBUTED, LOCAL = "distributed", "local"
+NOISE_MODES = (DISTRIBUTED, LOCAL)
+DP_SGD, RIDGE = "dp-sgd", "ridge"
+ESTIMATORS = (DP_SGD, RIDGE)
 MAX_SITES = 50
 MAX_LABELS = 20_000
 MAX_NAME = 100  # characters of a hospital's name or a code
 MAX_ROUNDS = 10_000
+MAX_LOCAL_STEPS = 1_000
 MAX_PLAN_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 
@@ -51,25 +65,28 @@ class Plan:
     label_space: tuple[str, ...]  # sorted codes; the model's columns
     encoder: dict[str, Any]
     model: dict[str, Any]
-    optimiser: dict[str, Any]
-    rounds: int  # optimiser steps, one secure aggregation each
+    estimator: str  # "dp-sgd": gradient steps; "ridge": closed form from one aggregation of sufficient statistics
+    optimiser: dict[str, Any]  # the estimator's settings
+    rounds: int  # secure aggregations after the feature mean; of distributed DP-SGD each is one optimiser step
+    local_steps: int  # optimiser steps a hospital takes in a round; 1 unless the noise is local
     sampling_prob: float  # Poisson rate per patient and round, (0, 1]
-    l2_clip_norm: float  # of one patient's gradient
-    noise_multiplier: float  # standard deviation / l2_clip_norm of the noise that protects against the server
+    l2_clip_norm: float  # of one patient's gradient; 1 for ridge, whose statistics are made that long at most
+    noise_multiplier: float  # std / l2_clip_norm of the noise: distributed, in the opened sum; local, each hospital's
     feature_mean_noise_multiplier: float | None  # one sum of features before the first step; None: no centring
-    noise_mode: str
+    noise_mode: str  # "distributed": shares under secure aggregation; "local": each hospital adds all of it
     colluders: int  # hospitals that may work with the server
     dropouts: int  # hospitals that may fail to deliver in a round
     scale: int  # integer units per 1.0 of a clipped gradient
     ring_bits: int  # modulus of the masked sum, 32 or 64
     max_patients_per_round: int  # bound per hospital that keeps the sum from wrapping
     nominal_patients: int  # public constant for the expected batch, all hospitals together
-    epsilon: float | None  # of the whole run, against the server with `colluders` hospitals; None: unprotected
+    # Of the whole run; distributed: against the server with `colluders` hospitals; local: against everyone else.
+    epsilon: float | None  # None: unprotected
     delta: float
     unit: str  # "patient"
     neighboring_relation: str  # "ADD_OR_REMOVE_ONE"
     accountant: str
-    evaluation: dict[str, Any]  # thresholds, precision_target, noise_multiplier, epsilon, delta
+    evaluation: dict[str, Any]  # thresholds, precision_target, noise_multiplier, epsilon, delta, predecessor
     initial_version: str  # digest of the model the run starts from
 
     def __post_init__(self) -> None:
@@ -124,11 +141,15 @@ class Plan:
             raise PlanError(f"aggregation {aggregation} is not in 1..{self.aggregations}")
         if self.feature_mean_noise_multiplier is not None and aggregation == 1:
             return FeatureMean(self.feature_mean_noise_multiplier, FEATURE_MEAN_PURPOSE)
+        if self.estimator == RIDGE:
+            return StatisticsRelease(self.noise_multiplier, STATISTICS_PURPOSE)
+        if self.noise_mode == LOCAL:
+            return LocalSteps(self.sampling_prob, self.noise_multiplier, self.local_steps)
         return TrainingRound(self.sampling_prob, self.noise_multiplier)
 
     def training_events(self) -> tuple[Event | Repeated, ...]:
         """All that the run does to a training hospital's patients, for accountants."""
-        steps = Repeated(TrainingRound(self.sampling_prob, self.noise_multiplier), self.rounds)
+        steps = Repeated(self.event(self.aggregations), self.rounds)
         return (steps,) if self.feature_mean_noise_multiplier is None else (self.event(1), steps)
 
 
@@ -178,6 +199,19 @@ def _check(plan: Plan) -> None:
         plan.noise_mode in NOISE_MODES,
         f"noise_mode: one of {', '.join(NOISE_MODES)}, got {plan.noise_mode!r}",
     )
+    need(
+        plan.estimator in ESTIMATORS,
+        f"estimator: one of {', '.join(ESTIMATORS)}, got {plan.estimator!r}",
+    )
+    most_steps = MAX_LOCAL_STEPS if plan.noise_mode == LOCAL else 1
+    need(
+        1 <= plan.local_steps <= most_steps,
+        f"local_steps: 1 to {most_steps} under {plan.noise_mode} noise, got {plan.local_steps}",
+    )
+    if plan.estimator == RIDGE:
+        for name, only in (("rounds", 1), ("local_steps", 1), ("sampling_prob", 1.0), ("l2_clip_norm", 1.0)):
+            value = getattr(plan, name)
+            need(value == only, f"{name}: the ridge estimator needs {only}, one sum over all patients; got {value}")
     need(plan.colluders >= 1, "colluders: at least 1, since every hospital knows its own noise")
     need(plan.dropouts >= 0, "dropouts: must not be negative")
     need(

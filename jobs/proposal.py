@@ -6,16 +6,21 @@ number of patients that does not follow any one of them.
 
 from __future__ import annotations
 
+import json
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from jobs.errors import PlanError
-from jobs.icd_coding.encoder import HashedNgrams
-from jobs.icd_coding.model import LinearModel, version_id
+from jobs.icd_coding.encoder import HashedNgrams, TextEncoder, encoder_from_config
+from jobs.icd_coding.model import version_id
 from jobs.icd_coding.recipe import Hyperparameters, recommended
-from jobs.plan import FEATURE_MEAN_PURPOSE, Plan
-from jobs.terms import check_terms
+from jobs.icd_coding.ridge_recipe import MEAN_SHARE, recommended_features, recommended_ridge
+from jobs.plan import DISTRIBUTED, DP_SGD, FEATURE_MEAN_PURPOSE, LOCAL, RIDGE, Plan
+from jobs.terms import check_terms, plan_model
 from privacy.accounting import accountant
 from privacy.calibration import calibrate_noise_multiplier
 from privacy.events import NEIGHBORING_RELATION, UNIT, FeatureMean
@@ -23,6 +28,9 @@ from privacy.events import NEIGHBORING_RELATION, UNIT, FeatureMean
 _CATEGORY = re.compile(r"[A-Z][0-9][0-9A-Z]")
 
 SCALE = 1 << 24  # integer units per 1.0: rounding adds about 1e-5 to the sensitivity at 4e5 coordinates
+DEFAULT_FEATURES = 4096
+_LORA = {"rank": 8, "alpha": 16.0, "head_scale": 8.0, "bias_scale": 0.05, "seed": 1}  # where a wish leaves them open
+_LOCAL_STEPS = 3  # between two aggregations, under local noise
 MAX_PATIENTS_PER_ROUND = 1 << 20  # per hospital; with SCALE far from wrapping the 2^64 ring
 
 
@@ -40,7 +48,13 @@ class Wish:
     delta: float = 1e-5
     rounds: int | None = None
     sampling_prob: float = 1.0
-    features: int = 4096
+    noise_mode: str = DISTRIBUTED
+    local_steps: int | None = None  # of local noise; the recipe's if None
+    estimator: str = DP_SGD
+    features: int | None = None  # of hashed n-grams; the estimator's default if None
+    encoder: Mapping[str, Any] | None = None  # another than hashed n-grams; see `zegel site encoder list`
+    lora: Mapping[str, Any] | None = None  # adapters to train in that encoder, beside the codes' weights
+    predecessor: tuple[str, str] | None = None  # plan hash and version to compare with
     colluders: int = 1
     dropouts: int = 0
     metrics_epsilon: float = 4.0
@@ -54,13 +68,11 @@ def make_plan(wish: Wish, *, cache_dir: Path | None = None) -> Plan:
 
     Raises: PlanError, AccountingError, EncoderError: what the wish cannot have.
     """
-    encoder = HashedNgrams(features=wish.features)
-    recipe = settings(wish)
-    noise, mean_noise = _calibrate(wish, recipe, cache_dir)
+    encoder = _encoder(wish)
+    way = _ridge(wish, cache_dir) if wish.estimator == RIDGE else _dp_sgd(wish, cache_dir)
     report_noise = calibrate_noise_multiplier(
         epsilon=wish.metrics_epsilon, delta=wish.delta, rounds=1, sampling_prob=1.0, cache_dir=cache_dir
     )
-    shape = LinearModel(features=encoder.features, labels=len(wish.label_space))
     plan = Plan(
         name=wish.name,
         consortium=wish.consortium,
@@ -71,18 +83,9 @@ def make_plan(wish: Wish, *, cache_dir: Path | None = None) -> Plan:
         label_system=wish.label_system,
         label_space=wish.label_space,
         encoder=encoder.config(),
-        model={"kind": "linear", "bias_scale": recipe.bias_scale, "label_smoothing": recipe.label_smoothing},
-        optimiser={
-            "learning_rate": recipe.learning_rate,
-            "momentum": recipe.momentum,
-            "averaged_rounds": recipe.averaged_rounds,
-        },
-        rounds=recipe.rounds,
-        sampling_prob=recipe.sampling_prob,
-        l2_clip_norm=recipe.l2_clip_norm,
-        noise_multiplier=noise,
-        feature_mean_noise_multiplier=mean_noise,
-        noise_mode="distributed",
+        **way,
+        noise_mode=wish.noise_mode,
+        estimator=wish.estimator,
         colluders=wish.colluders,
         dropouts=wish.dropouts,
         scale=SCALE,
@@ -100,18 +103,105 @@ def make_plan(wish: Wish, *, cache_dir: Path | None = None) -> Plan:
             "noise_multiplier": report_noise,
             "epsilon": wish.metrics_epsilon,
             "delta": wish.delta,
+            "predecessor": None
+            if wish.predecessor is None
+            else {"plan_hash": wish.predecessor[0], "version": wish.predecessor[1]},
         },
-        initial_version=version_id(shape.initial().to_bytes()),
+        initial_version="",
     )
+    plan = replace(plan, initial_version=version_id(plan_model(plan).initial().to_bytes()))
     check_terms(plan)
     return plan
 
 
+def _encoder(wish: Wish) -> TextEncoder:
+    if wish.encoder is not None:
+        return encoder_from_config(wish.encoder)
+    if wish.features is not None:
+        return HashedNgrams(features=wish.features)
+    if wish.estimator == RIDGE:
+        patients = _signal_patients(wish)
+        return HashedNgrams(features=recommended_features(wish.epsilon, nominal_patients=patients, delta=wish.delta))
+    return HashedNgrams(features=DEFAULT_FEATURES)
+
+
+def _dp_sgd(wish: Wish, cache_dir: Path | None) -> dict[str, Any]:
+    """The plan's fields that follow from training by gradient steps."""
+    recipe, local_steps = settings(wish), _local_steps(wish)
+    model: dict[str, Any] = {"kind": "linear", "bias_scale": recipe.bias_scale}
+    if wish.lora is not None:
+        model = {**_LORA, **wish.lora, "kind": "lora"}
+        # Scores move with the square of the head's scale for one step; the encoder's features are not centred.
+        scale = float(model["head_scale"])
+        recipe = replace(recipe, centring=False, learning_rate=recipe.learning_rate / scale**2)
+    rounds = math.ceil(recipe.rounds / local_steps)
+    steps, rate = rounds * local_steps, recipe.sampling_prob
+    # The mean costs about what one step does.
+    noise, mean_noise = _calibrate(
+        wish, cache_dir, steps, rate, mean_like=(steps + 1, 1 / rate) if recipe.centring else None
+    )
+    return {
+        "model": {"label_smoothing": recipe.label_smoothing, **model},
+        "optimiser": {
+            "learning_rate": recipe.learning_rate,
+            "momentum": recipe.momentum,
+            "averaged_rounds": min(recipe.averaged_rounds, rounds),
+        },
+        "rounds": rounds,
+        "local_steps": local_steps,
+        "sampling_prob": rate,
+        "l2_clip_norm": recipe.l2_clip_norm,
+        "noise_multiplier": noise,
+        "feature_mean_noise_multiplier": mean_noise,
+    }
+
+
+def _ridge(wish: Wish, cache_dir: Path | None) -> dict[str, Any]:
+    """The plan's fields that follow from one aggregation of sufficient statistics."""
+    if wish.rounds not in (None, 1) or wish.local_steps not in (None, 1) or wish.sampling_prob != 1.0:
+        raise PlanError("the ridge estimator takes all patients in one sum: leave rounds, local steps and rate out")
+    chosen = recommended_ridge(wish.epsilon, nominal_patients=_signal_patients(wish), delta=wish.delta)
+    mean_like = (1, MEAN_SHARE**-0.5) if chosen.centring else None
+    noise, mean_noise = _calibrate(wish, cache_dir, 1, 1.0, mean_like=mean_like)
+    return {
+        "model": {"kind": "linear", "bias_scale": chosen.bias_scale},
+        "optimiser": {
+            "gram_share": chosen.gram_share,
+            "regularisation": chosen.regularisation,
+            "confidence_scale": chosen.confidence_scale,
+        },
+        "rounds": 1,
+        "local_steps": 1,
+        "sampling_prob": 1.0,
+        "l2_clip_norm": 1.0,
+        "noise_multiplier": noise,
+        "feature_mean_noise_multiplier": mean_noise,
+    }
+
+
+def _signal_patients(wish: Wish) -> int:
+    """Patients that stand against the noise: local noise is stronger by the root of the number of hospitals."""
+    if wish.noise_mode != LOCAL or wish.epsilon is None:
+        return wish.nominal_patients
+    return max(1, round(wish.nominal_patients / math.sqrt(len(wish.sites))))
+
+
+def _local_steps(wish: Wish) -> int:
+    if wish.noise_mode != LOCAL:
+        if wish.local_steps not in (None, 1):
+            raise PlanError("local steps need local noise: under distributed noise every step is one secure sum")
+        return 1
+    steps = _LOCAL_STEPS if wish.local_steps is None else wish.local_steps
+    if steps < 1:
+        raise PlanError(f"local steps: at least 1, got {steps}")
+    return steps
+
+
 def settings(wish: Wish) -> Hyperparameters:
-    """The recipe for a wish; another number of rounds keeps the length of the path."""
+    """The recipe for a wish; another number of steps keeps the length of the path."""
     recipe = recommended(
         wish.epsilon,
-        nominal_patients=wish.nominal_patients,
+        nominal_patients=_signal_patients(wish),
         delta=wish.delta,
         sampling_prob=wish.sampling_prob,
     )
@@ -119,37 +209,51 @@ def settings(wish: Wish) -> Hyperparameters:
         return recipe
     if wish.rounds < 1:
         raise PlanError(f"rounds: at least 1, got {wish.rounds}")
+    steps = wish.rounds * _local_steps(wish)
     return replace(
         recipe,
-        rounds=wish.rounds,
-        learning_rate=recipe.learning_rate * recipe.rounds / wish.rounds,
-        averaged_rounds=min(recipe.averaged_rounds, wish.rounds),
+        rounds=steps,
+        learning_rate=recipe.learning_rate * recipe.rounds / steps,
+        averaged_rounds=min(recipe.averaged_rounds, steps),
     )
 
 
-def _calibrate(wish: Wish, recipe: Hyperparameters, cache_dir: Path | None) -> tuple[float, float | None]:
+def _calibrate(
+    wish: Wish, cache_dir: Path | None, steps: int, sampling_prob: float, *, mean_like: tuple[int, float] | None
+) -> tuple[float, float | None]:
     """Noise multipliers of the steps and of the feature mean, if any, that together cost `wish.epsilon`.
 
-    The mean is released over all patients; at noise / sampling_prob it costs about what one step does.
+    Args: mean_like: the mean gets the noise that this many steps alone would need, times the factor; None: no mean.
     """
     epsilon = wish.epsilon
     if epsilon is None:
-        return 0.0, 0.0 if recipe.centring else None
+        return 0.0, 0.0 if mean_like is not None else None
 
     def calibrated(rounds: int, *extra_events: FeatureMean) -> float:
         return calibrate_noise_multiplier(
             epsilon=epsilon,
             delta=wish.delta,
             rounds=rounds,
-            sampling_prob=recipe.sampling_prob,
+            sampling_prob=sampling_prob,
             extra_events=extra_events,
             cache_dir=cache_dir,
         )
 
-    if not recipe.centring:
-        return calibrated(recipe.rounds), None
-    mean_noise = round(calibrated(recipe.rounds + 1) / recipe.sampling_prob, 3)
-    return calibrated(recipe.rounds, FeatureMean(mean_noise, FEATURE_MEAN_PURPOSE)), mean_noise
+    if mean_like is None:
+        return calibrated(steps), None
+    mean_noise = round(calibrated(mean_like[0]) * mean_like[1], 3)
+    return calibrated(steps, FeatureMean(mean_noise, FEATURE_MEAN_PURPOSE)), mean_noise
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """A JSON object of settings, such as an encoder's. Raises PlanError for anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PlanError(f"{path}: {error}") from None
+    if not isinstance(value, dict):
+        raise PlanError(f"{path}: expected a JSON object, got {type(value).__name__}")
+    return value
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

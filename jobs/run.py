@@ -1,37 +1,65 @@
 """Carrying out a run from the consortium's folder: plan, approvals and certificates in, log entries out.
 
 The same function serves any transport. It reads the plan and its approvals from the log and the artifact store, so
-what is carried out is what was approved; the job that NVFlare was given only names them.
+what is carried out is what was approved; the job that NVFlare was given only names them. A run that has a state goes on
+from it. One process at a time carries out a run: it holds the run's lock for as long as it lives.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from audit.durable_file import write_durably
 from audit.entry import Entry
 from jobs.coordinator import Coordinator, Outcome, Progress
-from jobs.errors import PlanError, RunAborted
+from jobs.errors import FederationError, PlanError, RunAborted, RunInterrupted, RunStateError
 from jobs.home import ConsortiumHome
-from jobs.records import PROGRESS_FILE, RESULT_FILE, announced_manifests, load_plan, plan_approvals
+from jobs.records import (
+    LOCK_FILE,
+    PROGRESS_FILE,
+    RESULT_FILE,
+    STATE_FILE,
+    announced_manifests,
+    load_plan,
+    plan_approvals,
+    predecessor_files,
+    read_state,
+    recorded_by_run,
+)
 from jobs.transport import Transport
+from jobs.witnessing import HospitalWitnesses
+
+_LOG = logging.getLogger(__name__)
 
 
 def carry_out_run(home_path: Path, *, run_id: str, plan_hash: str, transport: Transport) -> Outcome | None:
-    """Carry out one run and write down how it ended.
+    """Carry out one run, or what is left of it, and write down how it ended.
 
-    Returns: the outcome, or None when the run was aborted; `result.json` in the run's folder says which.
+    Returns: the outcome, or None when the run was aborted or interrupted; `result.json` in the run's folder says which.
+    Raises: FederationError when another process carries out this run.
     """
     home = ConsortiumHome(home_path)
     folder = home.run_folder(run_id)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _locked(folder / LOCK_FILE, run_id):
+        (folder / RESULT_FILE).unlink(missing_ok=True)  # of an interruption before
+        return _carry_out(home, folder, run_id=run_id, plan_hash=plan_hash, transport=transport)
 
-    def record(kind: str, body: Mapping[str, Any]) -> None:
+
+def _carry_out(
+    home: ConsortiumHome, folder: Path, *, run_id: str, plan_hash: str, transport: Transport
+) -> Outcome | None:
+    def record(kind: str, body: Mapping[str, Any]) -> int:
         with home.log() as log:
-            log.append([Entry(kind, home.clock(), body)])
+            size = log.append([Entry(kind, home.clock(), body)])[-1] + 1
         home.sign_checkpoint()
+        return size
 
     def progress(step: Progress) -> None:
         line = {
@@ -50,6 +78,7 @@ def carry_out_run(home_path: Path, *, run_id: str, plan_hash: str, transport: Tr
         plan = load_plan(home, plan_hash)
         if plan.epsilon is None:
             raise PlanError("the plan is unprotected (epsilon null); such plans are for benchmarks on public data")
+        artifacts = home.artifacts()
         coordinator = Coordinator(
             plan=plan,
             run_id=run_id,
@@ -58,14 +87,23 @@ def carry_out_run(home_path: Path, *, run_id: str, plan_hash: str, transport: Tr
             certificates=home.certificates(),
             root=home.root(),
             record=record,
-            store=home.artifacts().put,
+            recorded=lambda kind: recorded_by_run(home, run_id, kind),
+            store=artifacts.put,
+            fetch=artifacts.get,
+            save=lambda state: write_durably(folder / STATE_FILE, state.to_bytes()),
+            resume=read_state(home, run_id),
             clock=home.clock,
+            predecessor=predecessor_files(home, plan),
             announced=announced_manifests(home),
+            witnesses=HospitalWitnesses(home),
             progress=progress,
         )
         outcome = coordinator.run()
-    except (RunAborted, PlanError) as error:
+    except (RunAborted, PlanError, RunStateError) as error:
         _write_result(folder, {"status": "aborted", "reason": str(error)})
+        return None
+    except RunInterrupted as error:
+        _write_result(folder, {"status": "interrupted", "reason": str(error)})
         return None
     except Exception as error:
         _write_result(folder, {"status": "failed", "reason": f"{type(error).__name__}: {error}"})
@@ -74,7 +112,16 @@ def carry_out_run(home_path: Path, *, run_id: str, plan_hash: str, transport: Tr
     return outcome
 
 
+@contextlib.contextmanager
+def _locked(path: Path, run_id: str) -> Iterator[None]:
+    """Held while this process carries out the run; the system lets go of it when the process ends, however it ends."""
+    with path.open("w", encoding="utf-8") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FederationError(f"run {run_id} is being carried out by another process") from None
+        yield
+
+
 def _write_result(folder: Path, value: Mapping[str, Any]) -> None:
-    fresh = folder / f"{RESULT_FILE}.new"
-    fresh.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    fresh.replace(folder / RESULT_FILE)
+    write_durably(folder / RESULT_FILE, (json.dumps(value, indent=2) + "\n").encode())

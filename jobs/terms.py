@@ -5,24 +5,38 @@ Nothing here is negotiated or sent: each side derives it from the approved plan.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from jobs.errors import PlanError
 from jobs.icd_coding.centring import FEATURE_L2_NORM
 from jobs.icd_coding.encoder import TextEncoder, encoder_from_config
-from jobs.icd_coding.evaluation import proportion_interval
+from jobs.icd_coding.lora import LoraModel, lora_model
+from jobs.icd_coding.metric_report import MetricLayout
 from jobs.icd_coding.model import LinearModel
 from jobs.icd_coding.recipe import Hyperparameters
-from jobs.plan import Plan
-from privacy.events import Event, FeatureMean, MetricRelease
+from jobs.icd_coding.ridge import statistics_length
+from jobs.icd_coding.ridge_recipe import RidgeSettings
+from jobs.plan import LOCAL, RIDGE, Plan
+from privacy.events import Event, FeatureMean, LocalSteps, MetricRelease, StatisticsRelease
 from privacy.noise import MAX_SIGMA, MIN_SIGMA, share_sigma
 from privacy.secagg.errors import SecAggError
 from privacy.secagg.parameters import SecAggParameters
 from privacy.secagg.quantisation import check_no_wrap, rounded_l2_sensitivity
 
+Model: TypeAlias = LinearModel | LoraModel
+"""A model's shape: its vector's length, how it starts, and how it is read and written."""
+
 _WHOLE_SETTINGS = ("rounds", "averaged_rounds")
+_LARGEST_UNIT = 1 << 53  # integers up to here are exact as float64
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+S = TypeVar("S", Hyperparameters, RidgeSettings)
 
 
 def plan_encoder(plan: Plan) -> TextEncoder:
@@ -30,37 +44,80 @@ def plan_encoder(plan: Plan) -> TextEncoder:
     return encoder_from_config(plan.encoder)
 
 
-def model_shape(plan: Plan) -> LinearModel:
-    """The model's shape: the encoder's features by the plan's label space."""
-    if plan.model.get("kind") != "linear":
-        raise PlanError(f"model: unknown kind {plan.model.get('kind')!r}; this version knows 'linear'")
-    return LinearModel(features=plan_encoder(plan).features, labels=len(plan.label_space))
+def plan_model(plan: Plan) -> Model:
+    """The model's shape, from the plan alone.
+
+    Raises: PlanError for a kind this version does not know, or one that the estimator or encoder does not go with.
+    """
+    kind = plan.model.get("kind")
+    if kind == "linear":
+        return LinearModel(features=plan_encoder(plan).features, labels=len(plan.label_space))
+    if kind != "lora":
+        raise PlanError(f"model: unknown kind {kind!r}; this version knows 'linear' and 'lora'")
+    if plan.estimator == RIDGE:
+        raise PlanError("model: the ridge estimator makes linear models; a 'lora' model is trained by dp-sgd")
+    if plan.feature_mean_noise_multiplier is not None:
+        raise PlanError("feature_mean_noise_multiplier: a 'lora' model has no fixed features to centre; expected null")
+    return lora_model(plan.model, plan.encoder, labels=len(plan.label_space))
+
+
+def linear_model(plan: Plan) -> LinearModel:
+    """The shape of a plan's linear model. Raises PlanError when the plan has another kind of model."""
+    model = plan_model(plan)
+    if not isinstance(model, LinearModel):
+        raise PlanError(f"model: expected a linear one, the plan has {plan.model.get('kind')!r}")
+    return model
 
 
 def plan_recipe(plan: Plan) -> Hyperparameters:
-    """The training settings the plan's `model`, `optimiser` and DP fields spell out.
+    """The training settings that the plan's `model`, `optimiser` and DP fields spell out for DP-SGD.
 
     Raises: PlanError for a missing, unknown or mistyped setting.
     """
-    settings = {**plan.optimiser, **{key: value for key, value in plan.model.items() if key != "kind"}}
+    named = ("bias_scale", "label_smoothing") if plan.model.get("kind") == "linear" else ("label_smoothing",)
+    settings = {**plan.optimiser, **{name: plan.model[name] for name in named if name in plan.model}}
     settings |= {
         "rounds": plan.rounds,
         "sampling_prob": plan.sampling_prob,
         "l2_clip_norm": plan.l2_clip_norm,
         "centring": plan.feature_mean_noise_multiplier is not None,
     }
-    names = {field.name for field in fields(Hyperparameters)}
+    if plan.model.get("kind") == "linear":
+        _no_further(plan.model, {"kind", *named}, "model")
+    else:
+        settings["bias_scale"] = 1.0
+    return _settings(Hyperparameters, settings)
+
+
+def plan_ridge(plan: Plan) -> RidgeSettings:
+    """The settings of the plan's ridge estimator.
+
+    Raises: PlanError for a missing, unknown or mistyped setting.
+    """
+    _no_further(plan.model, {"kind", "bias_scale"}, "model")
+    given = {name: value for name, value in plan.model.items() if name != "kind"}
+    settings = {**plan.optimiser, **given, "centring": plan.feature_mean_noise_multiplier is not None}
+    return _settings(RidgeSettings, settings)
+
+
+def _no_further(value: Mapping[str, Any], names: set[str], what: str) -> None:
+    if further := sorted(set(value) - names):
+        raise PlanError(f"{what}: unknown setting(s) {', '.join(further)}")
+
+
+def _settings(kind: type[S], settings: Mapping[str, Any]) -> S:
+    names = {field.name for field in fields(kind)}
     if set(settings) != names:
         odd = ", ".join(sorted(set(settings) ^ names))
         raise PlanError(f"optimiser and model: settings missing or unknown: {odd}")
     for name, value in settings.items():
         if name == "centring":
             continue  # ours, not the plan's words
-        kind = int if name in _WHOLE_SETTINGS else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kind):
+        number = int if name in _WHOLE_SETTINGS else (int, float)
+        if isinstance(value, bool) or not isinstance(value, number):
             whole = "whole " if name in _WHOLE_SETTINGS else ""
             raise PlanError(f"{name}: expected a {whole}number, got {value!r}")
-    return Hyperparameters(**settings)
+    return kind(**settings)
 
 
 def secagg_parameters(plan: Plan, run_id: str) -> SecAggParameters:
@@ -70,7 +127,7 @@ def secagg_parameters(plan: Plan, run_id: str) -> SecAggParameters:
             consortium=plan.consortium,
             run_id=run_id,
             sites=plan.sites,
-            dimension=model_shape(plan).vector_length,
+            dimension=max(_dimension(plan, plan.event(number)) for number in (1, plan.aggregations)),
             allowed_dropouts=plan.dropouts,
             ring_bits=cast(Literal[32, 64], plan.ring_bits),
         )
@@ -78,16 +135,34 @@ def secagg_parameters(plan: Plan, run_id: str) -> SecAggParameters:
         raise PlanError(str(error)) from None
 
 
+def _dimension(plan: Plan, event: Event) -> int:
+    """How many coordinates an aggregation sums."""
+    model = plan_model(plan)
+    if isinstance(model, LinearModel):
+        if isinstance(event, FeatureMean):
+            return model.features
+        if isinstance(event, StatisticsRelease):
+            return statistics_length(model.features, model.labels, gram_share=plan_ridge(plan).gram_share)
+    return model.vector_length
+
+
 @dataclass(frozen=True)
 class AggregationTerms:
-    """One aggregation: what is summed and how it is protected."""
+    """One aggregation: what is summed and how it is protected. Integer units are 1/scale.
+
+    With distributed noise, and wherever a sum itself is released, a hospital adds `noise_std` to what it sends. In a
+    round of local steps the noise is in the steps, `step_noise_std` in each step's sum, and what is sent follows from
+    noisy sums alone.
+    """
 
     event: Event
     dimension: int  # coordinates in use; the rest of the vector stays zero
-    l2_clip: float  # bound on one patient's contribution
+    l2_clip: float  # bound on one patient's contribution to a sum
     scale: int  # integer units per 1.0
-    bound: int  # clamp of a hospital's integer coordinate
-    share_sigma: float  # standard deviation of one hospital's noise, integer units; 0 in an unprotected plan
+    bound: int  # clamp of a coordinate of what is sent, integer units
+    noise_std: float  # of one hospital's noise on what it sends, integer units; 0: none
+    step_bound: int = 0  # clamp of a coordinate of a local step's sum, integer units
+    step_noise_std: float = 0.0  # of the noise on a local step's sum, integer units; 0: none
 
 
 def aggregation_terms(plan: Plan, number: int) -> AggregationTerms:
@@ -96,96 +171,80 @@ def aggregation_terms(plan: Plan, number: int) -> AggregationTerms:
     Raises: PlanError when the noisy sum could wrap in the plan's ring, or the number is not in the plan.
     """
     event = plan.event(number)
-    shape = model_shape(plan)
-    mean = isinstance(event, FeatureMean)
-    dimension = shape.features if mean else shape.vector_length
-    l2_clip = FEATURE_L2_NORM if mean else plan.l2_clip_norm
-    # Everybody takes part in the mean, a sample in a step; the plan bounds both by the same number.
-    sigma = 0.0
+    dimension = _dimension(plan, event)
+    l2_clip = FEATURE_L2_NORM if isinstance(event, FeatureMean) else plan.l2_clip_norm
+    local = plan.noise_mode == LOCAL
     try:
+        noise_std = 0.0
         if plan.epsilon is not None:
-            sigma = share_sigma(
+            noise_std = share_sigma(
                 noise_multiplier=event.noise_multiplier,
                 l2_sensitivity=rounded_l2_sensitivity(l2_clip=l2_clip, scale=plan.scale, dimension=dimension),
-                sites=len(plan.sites),
-                colluders=plan.colluders,
-                dropouts=plan.dropouts,
+                sites=1 if local else len(plan.sites),
+                colluders=0 if local else plan.colluders,
+                dropouts=0 if local else plan.dropouts,
             )
-            _check_sigma(f"scale and noise of aggregation {number}", sigma)
+            _check_sigma(f"scale and noise of aggregation {number}", noise_std)
+        # Everybody takes part in a release, a sample in a step; the plan bounds both by the same number.
+        in_steps = isinstance(event, LocalSteps)
         proof = check_no_wrap(
-            ring_bits=cast(Literal[32, 64], plan.ring_bits),
-            sites=len(plan.sites),
+            ring_bits=64 if in_steps else cast(Literal[32, 64], plan.ring_bits),
+            sites=1 if in_steps else len(plan.sites),
             dimension=dimension,
             l2_clip=l2_clip,
             scale=plan.scale,
-            noise_std=sigma,
+            noise_std=noise_std,
             sampled_patients_per_site=plan.max_patients_per_round,
         )
     except SecAggError as error:
         raise PlanError(str(error)) from None
-    return AggregationTerms(event, dimension, l2_clip, plan.scale, proof.bound, sigma)
+    if not in_steps:
+        return AggregationTerms(event, dimension, l2_clip, plan.scale, proof.bound, noise_std)
+    # What a hospital sends carries its noise already, so that it may be clamped to what the ring can hold.
+    room = min((1 << (plan.ring_bits - 1)) // len(plan.sites) - 1, _LARGEST_UNIT)
+    return AggregationTerms(
+        event, dimension, l2_clip, plan.scale, room, 0.0, step_bound=proof.bound, step_noise_std=noise_std
+    )
+
+
+@dataclass(frozen=True)
+class Predecessor:
+    """The version a new one is compared with, on the same admissions."""
+
+    plan_hash: str  # of the run that made it
+    version: str
 
 
 @dataclass(frozen=True)
 class EvaluationTerms:
-    """How hospitals report a version's quality: counts with noise, at thresholds fixed in the plan."""
+    """How hospitals report a version's quality: counts with noise, in a layout fixed by the plan."""
 
-    thresholds: tuple[float, ...]  # confidences at or above which a code would be automatic, ascending
+    layout: MetricLayout
     precision_target: float
     noise_multiplier: float
     epsilon: float  # of one report, per patient of the validation cohort
     delta: float
-
-    @property
-    def counts(self) -> int:
-        """Length of the count vector: admissions, right@1, right@3, then two per threshold."""
-        return 3 + 2 * len(self.thresholds)
-
-    @property
-    def l2_sensitivity(self) -> float:
-        """One patient, with one admission, adds at most 1 to each count."""
-        return float(self.counts**0.5)
+    predecessor: Predecessor | None
 
     @property
     def noise_std(self) -> float:
         """Standard deviation of the noise on each count."""
-        return self.noise_multiplier * self.l2_sensitivity
+        return self.noise_multiplier * self.layout.l2_sensitivity
 
     @property
     def event(self) -> MetricRelease:
         """What a report does to the validation patients."""
         return MetricRelease(self.noise_multiplier, "counts of right and automatic codes")
 
-    def values(self, noisy: Sequence[int]) -> dict[str, Any]:
-        """Metrics with 95% intervals from noisy counts; only post-processing, so it costs nothing.
-
-        Returns: name -> {value, lower, upper}: admissions, hit@1, hit@3, and threshold, coverage and precision of the
-            lowest threshold whose noisy precision reaches the target (threshold 1 and coverage 0 if none does).
-        """
-        admissions, right, among_three = (float(count) for count in noisy[:3])
-        std = self.noise_std
-        values: dict[str, Any] = {
-            "admissions": {"value": admissions, "lower": admissions - 2 * std, "upper": admissions + 2 * std},
-            "hit@1": _proportion(right, admissions, std),
-            "hit@3": _proportion(among_three, admissions, std),
-        }
-        chosen = (1.0, 0.0, 0.0)
-        for position, threshold in enumerate(self.thresholds):
-            automatic, automatic_right = (float(count) for count in noisy[3 + 2 * position : 5 + 2 * position])
-            if automatic > 0 and automatic_right / automatic >= self.precision_target:
-                chosen = (threshold, automatic, automatic_right)
-                break
-        threshold, automatic, automatic_right = chosen
-        values["threshold"] = {"value": threshold, "lower": None, "upper": None}
-        values["coverage"] = _proportion(automatic, admissions, std)
-        values["precision"] = _proportion(automatic_right, automatic, std)
-        return values
+    def values(self, noisy: NDArray[np.integer[Any]]) -> dict[str, Any]:
+        """Metrics with 95% intervals from the noisy counts; see `MetricLayout.values`."""
+        return self.layout.values(noisy, noise_std=self.noise_std, precision_target=self.precision_target)
 
 
 def evaluation_terms(plan: Plan) -> EvaluationTerms:
     """The plan's `evaluation` part. Raises PlanError naming a bad field."""
     value = plan.evaluation
-    names = {"thresholds", "precision_target", "noise_multiplier", "epsilon", "delta"}
+    names = {"thresholds", "precision_target", "noise_multiplier", "epsilon", "delta", "predecessor"}
     if set(value) != names:
         raise PlanError(f"evaluation: expected exactly the fields {', '.join(sorted(names))}")
     thresholds = value["thresholds"]
@@ -195,24 +254,40 @@ def evaluation_terms(plan: Plan) -> EvaluationTerms:
         raise PlanError("evaluation.thresholds: expected numbers between 0 and 1")
     if list(thresholds) != sorted(set(thresholds)):
         raise PlanError("evaluation.thresholds: must ascend")
-    for name in names - {"thresholds"}:
+    for name in names - {"thresholds", "predecessor"}:
         number = value[name]
         if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < float("inf"):
             raise PlanError(f"evaluation.{name}: expected a positive number, got {number!r}")
     if value["delta"] >= 1:
         raise PlanError(f"evaluation.delta: in (0, 1), got {value['delta']}")
-    terms = EvaluationTerms(
-        tuple(float(item) for item in thresholds),
-        *(float(value[name]) for name in ("precision_target", "noise_multiplier", "epsilon", "delta")),
+    predecessor = _predecessor(value["predecessor"])
+    layout = MetricLayout(tuple(float(item) for item in thresholds), plan.label_space, predecessor is not None)
+    precision_target, noise_multiplier, epsilon, delta = (
+        float(value[name]) for name in ("precision_target", "noise_multiplier", "epsilon", "delta")
     )
+    terms = EvaluationTerms(layout, precision_target, noise_multiplier, epsilon, delta, predecessor)
     _check_sigma("evaluation.noise_multiplier", terms.noise_std)
     return terms
+
+
+def _predecessor(value: object) -> Predecessor | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or set(value) != {"plan_hash", "version"}:
+        raise PlanError("evaluation.predecessor: expected null or exactly the fields plan_hash, version")
+    for name, digest in value.items():
+        if not isinstance(digest, str) or _DIGEST.fullmatch(digest) is None:
+            raise PlanError(f"evaluation.predecessor.{name}: expected sha256:<64 hex digits>, got {digest!r}")
+    return Predecessor(value["plan_hash"], value["version"])
 
 
 def check_terms(plan: Plan) -> None:
     """Derive everything once, so that a plan that cannot be carried out is refused when it is proposed or joined."""
     secagg_parameters(plan, "check")
-    plan_recipe(plan)
+    if plan.estimator == RIDGE:
+        plan_ridge(plan)
+    else:
+        plan_recipe(plan)
     for number in {1, plan.aggregations}:
         aggregation_terms(plan, number)
     evaluation_terms(plan)
@@ -226,9 +301,3 @@ def _check_sigma(what: str, sigma: float) -> None:
             f"the sampler needs {MIN_SIGMA:g} to 2^40; "
             + ("ask for a smaller epsilon or a larger scale" if sigma < MIN_SIGMA else "lower the scale or the noise")
         )
-
-
-def _proportion(part: float, whole: float, noise_std: float) -> dict[str, float]:
-    interval = proportion_interval(part, whole, noise_std=noise_std)
-    value = 0.0 if interval.value is None else interval.value
-    return {"value": value, "lower": interval.lower, "upper": interval.upper}

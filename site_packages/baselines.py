@@ -18,18 +18,19 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from jobs.icd_coding.centring import feature_mean, feature_sum
-from jobs.icd_coding.encoder import TextEncoder
+from jobs.icd_coding.encoder import OpenedEncoder
+from jobs.icd_coding.iterate import linear_from_iterate, to_iterate
 from jobs.icd_coding.model import LinearModel, Parameters, centred_rows, softmax
-from jobs.icd_coding.optimiser import initial_state, published_parameters, step
+from jobs.icd_coding.optimiser import OptimiserState, initial_state, published_iterate, step
 from jobs.icd_coding.recipe import Hyperparameters
 from site_packages.dataset import Dataset
 
 
 def encode(
-    encoder: TextEncoder, datasets: Sequence[Dataset], label_space: Sequence[str]
+    encoder: OpenedEncoder, datasets: Sequence[Dataset], label_space: Sequence[str]
 ) -> tuple[sparse.csr_matrix, NDArray[np.int64]]:
     """Feature rows and label numbers of all admissions of these data sets; -1 is a code outside the label space."""
-    rows = sparse.vstack([encoder.encode(dataset.texts) for dataset in datasets], format="csr")
+    rows = sparse.vstack([sparse.csr_matrix(encoder.encode(each.texts)) for each in datasets], format="csr")
     labels = np.concatenate([dataset.label_indices(label_space) for dataset in datasets])
     return rows, labels
 
@@ -51,12 +52,16 @@ def train_in_the_clear(
     if recipe.centring:
         mean = feature_mean(feature_sum(rows)[0], expected_batch=everybody)
     inputs = centred_rows(rows, mean).astype(np.float32)
-    state = initial_state(shape)
+    state = initial_state(to_iterate(shape.initial(), bias_scale=recipe.bias_scale))
+
+    def published(state: OptimiserState) -> Parameters:
+        iterate = published_iterate(state, recipe)
+        return linear_from_iterate(iterate, shape, bias_scale=recipe.bias_scale, feature_mean=mean)
+
     for _ in range(recipe.rounds):
-        parameters = published_parameters(state, shape, recipe, feature_mean=mean)
-        total = clear_gradient_sum(parameters, inputs, labels, recipe)
+        total = clear_gradient_sum(published(state), inputs, labels, recipe)
         state = step(state, total, recipe, expected_batch=everybody)
-    return published_parameters(state, shape, recipe, feature_mean=mean)
+    return published(state)
 
 
 def clear_gradient_sum(

@@ -55,9 +55,20 @@ def text(
     epsilon: Annotated[str, typer.Option(help="Privacy loss per patient, or 'none' for no privacy at all.")] = "8",
     rounds: Annotated[int | None, typer.Option(help="Optimiser steps; the recipe's if not given.", min=1)] = None,
     delta: Annotated[float, typer.Option(help="At most 1 in 10 times the number of patients.")] = 1e-5,
-    features: Annotated[int, typer.Option(help="Columns of the hashed text encoder, a power of two.")] = 4096,
+    features: Annotated[
+        int | None, typer.Option(help="Columns of the hashed text encoder, a power of two; the recipe's if not given.")
+    ] = None,
     colluders: Annotated[int, typer.Option(help="Hospitals that may work with the server.", min=1)] = 1,
     dropouts: Annotated[int, typer.Option(help="Hospitals that may drop out of a round.", min=0)] = 0,
+    estimator: Annotated[
+        str, typer.Option(help="dp-sgd: gradient steps; ridge: closed form, all of it in one secure sum.")
+    ] = "dp-sgd",
+    noise: Annotated[
+        str, typer.Option(help="distributed: shares under secure aggregation; local: each hospital adds all of it.")
+    ] = "distributed",
+    local_steps: Annotated[
+        int | None, typer.Option(help="Steps between two secure sums, under local noise.", min=1)
+    ] = None,
     train_split: Annotated[str | None, typer.Option(help="Only rows of the training file with this split.")] = None,
     test_split: Annotated[str | None, typer.Option(help="Only rows of the test file with this split.")] = None,
     seed: Annotated[int, typer.Option(help="Deals the patients; noise is never seeded.")] = 1,
@@ -86,13 +97,16 @@ def text(
             features=features,
             colluders=colluders,
             dropouts=dropouts,
+            estimator=estimator,
+            noise_mode=noise,
+            local_steps=local_steps,
             single=single,
             quiet=as_json,
         )
     if as_json:
         typer.echo(json.dumps(rows))
         return
-    _print_rows(f"{train.name}: {len(dealt)} hospitals, epsilon {epsilon}", rows)
+    _print_rows(f"{train.name}: {len(dealt)} hospitals, epsilon {epsilon}, {estimator}, {noise} noise", rows)
 
 
 def _epsilon(value: str) -> float | None:
@@ -114,9 +128,12 @@ def _measure(
     epsilon: float | None,
     rounds: int | None,
     delta: float,
-    features: int,
+    features: int | None,
     colluders: int,
     dropouts: int,
+    estimator: str,
+    noise_mode: str,
+    local_steps: int | None,
     single: bool,
     quiet: bool,
 ) -> list[dict[str, Any]]:
@@ -126,6 +143,7 @@ def _measure(
     from jobs.proposal import Wish, make_plan, settings
     from jobs.terms import plan_encoder
     from site_packages.baselines import encode, train_in_the_clear
+    from site_packages.learner import linear_parameters
     from site_packages.simulation import Simulation, SiteRecords
     from site_packages.text_table import patients_in, to_dataset
 
@@ -147,11 +165,14 @@ def _measure(
         features=features,
         colluders=colluders,
         dropouts=dropouts,
+        estimator=estimator,
+        noise_mode=noise_mode,
+        local_steps=local_steps,
     )
     plan = make_plan(wish)
     test = to_dataset(list(test_rows))
     records = {site: to_dataset(rows) for site, rows in dealt.items()}
-    encoder = plan_encoder(plan)
+    encoder = plan_encoder(plan).opened()
     test_matrix, truth = encode(encoder, [test], labels)
     with tempfile.TemporaryDirectory() as folder, _bar(quiet, plan) as told:
         nobody = test.take(np.zeros(0, dtype=np.int64))
@@ -166,8 +187,9 @@ def _measure(
         outcome = simulation.run()
         federated_seconds = time.monotonic() - began
         sent, received = simulation.transport.bytes_sent, simulation.transport.bytes_received
-    shape = LinearModel(features=features, labels=len(labels))
-    plain = settings(Wish(**{**vars(wish), "epsilon": None}))
+    shape = LinearModel(features=encoder.features, labels=len(labels))
+    # The pooled model stands beside all of them the same: gradient steps in the clear.
+    plain = settings(Wish(**{**vars(wish), "epsilon": None, "estimator": "dp-sgd", "local_steps": None}))
     matrices = {site: encode(encoder, [records[site]], labels) for site in sites}
     from scipy import sparse
 
@@ -177,7 +199,7 @@ def _measure(
         shape,
         plain,
     )
-    rows = [*_figures("", outcome.parameters, test_matrix, truth)]
+    rows = [*_figures("", linear_parameters(outcome.parameters), test_matrix, truth)]
     rows.append(_row("epsilon", plan.epsilon if plan.epsilon is not None else None, "per patient, PLD"))
     rows.append(_row("delta", plan.delta, "per patient"))
     rows.append(_row("rounds", plan.aggregations, "secure aggregations"))

@@ -20,8 +20,10 @@ from pathlib import Path
 from audit.canonical import digest_of
 from site_packages.errors import CodeRefusedError, CodeTableError, MalformedTableError
 from site_packages.icd10 import CODE, chapter_of, parse_code, who_table
+from site_packages.manifest import MANIFEST_NAME, parse_manifest
 from site_packages.table_file import read_columns
 
+CODE_TABLE_STEM = "code-table"  # of the copy beside a data set
 _ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
 
 
@@ -52,6 +54,7 @@ class CodeTable:
     digest: str
     entries: Mapping[str, tuple[Period, ...]]
     open_fifth: frozenset[str] = frozenset()  # chapters where any fifth character under a listed code is accepted
+    source: tuple[str, bytes] | None = None  # the file's type (".csv") and bytes; None for a table that is built in
 
     def check(self, text: str, on: date) -> CheckedCode:
         """Accept a code as written, for a day.
@@ -76,6 +79,14 @@ class CodeTable:
             spans = ", ".join(f"{period.valid_from} to {period.valid_to}" for period in periods)
             raise CodeRefusedError("code_not_valid", f"{written.code} is valid {spans}, not on {on}")
         return CheckedCode(written.code, written.category, chapter, notes)
+
+    def categories(self, first: date, last: date) -> frozenset[str]:
+        """The three-character categories under which some code is valid on some day from `first` to `last`."""
+        return frozenset(
+            parse_code(code).category
+            for code, periods in self.entries.items()
+            if any(period.valid_from <= last and first <= period.valid_to for period in periods)
+        )
 
 
 @cache
@@ -133,7 +144,37 @@ def load_code_table(path: Path) -> CodeTable:
         entries[code] = (*entries.get(code, ()), period)
     if not entries:
         raise CodeTableError(f"the code table {path.name} holds no code")
-    return CodeTable(name=path.name, digest=file.digest, entries=entries)
+    return CodeTable(
+        name=path.name, digest=file.digest, entries=entries, source=(path.suffix.lower(), path.read_bytes())
+    )
+
+
+def dataset_code_table(folder: Path) -> CodeTable:
+    """The code table that a stored data set was imported with: the copy beside it, or WHO's.
+
+    Args:
+        folder: the data set's folder.
+
+    Raises:
+        ManifestError: the manifest cannot be believed.
+        CodeTableError: the copy is missing, or is not the table of the import.
+    """
+    try:
+        manifest = parse_manifest((folder / MANIFEST_NAME).read_bytes())
+    except FileNotFoundError as error:
+        raise CodeTableError(
+            f"{folder} holds no data set: {MANIFEST_NAME} is missing; import the tables again"
+        ) from error
+    copies = [path for suffix in (".csv", ".parquet") if (path := folder / f"{CODE_TABLE_STEM}{suffix}").exists()]
+    table = load_code_table(copies[0]) if copies else who_2019()
+    if table.digest != manifest.code_table_digest:
+        beside = f"{copies[0].name}, {table.digest}" if copies else "no copy of it"
+        raise CodeTableError(
+            f"{folder}: the data set was imported with the code table {manifest.code_table}, "
+            f"{manifest.code_table_digest}, and beside it stands {beside}; "
+            "import the tables again with the code table"
+        )
+    return table
 
 
 def _date(text: str, where: str) -> date | None:

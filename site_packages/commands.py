@@ -8,56 +8,25 @@ Every command works on the hospital's folder, `--home`, or the environment's ZEG
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from site_packages.data_commands import import_data
+from site_packages.encoder_commands import encoder_app
+from site_packages.officer_commands import budget_app, label_counts, ledger, recover_ledger, releases
+from site_packages.options import HERE, AsJson, Home, answer, told
 
 site_app = typer.Typer(
     no_args_is_help=True,
     help="A hospital's machine: request a certificate, install the kit, import data, set limits, run.",
 )
-budget_app = typer.Typer(no_args_is_help=True, help="The privacy budget this hospital's own officer sets.")
-site_app.add_typer(budget_app, name="budget")
+site_app.add_typer(encoder_app, name="encoder")
 site_app.command("import")(import_data)
 
-Home = Annotated[
-    Path,
-    typer.Option("--home", envvar="ZEGEL_SITE_HOME", help="The hospital's folder.", show_default="."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
-
-HERE = Path()
 EXPIRY_WARNING_DAYS = 30
-
-
-@contextmanager
-def told() -> Iterator[None]:
-    """Our own errors, and files that cannot be read or written, end a command with a message and exit code 1.
-
-    Any other exception is a defect and shows its trace.
-    """
-    from audit.errors import AuditError
-    from jobs.errors import JobError
-    from privacy.errors import PrivacyError
-    from site_packages.errors import SitePackagesError
-
-    try:
-        yield
-    except (SitePackagesError, JobError, PrivacyError, AuditError, OSError) as error:
-        typer.echo(f"zegel site: {error}", err=True)
-        raise typer.Exit(1) from None
-
-
-def answer(value: dict[str, Any], lines: list[str], as_json: bool) -> None:
-    """Print one result, for people or for machines."""
-    typer.echo(json.dumps(value) if as_json else "\n".join(lines))
 
 
 @site_app.command()
@@ -218,48 +187,9 @@ def status(home: Home = HERE, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-@site_app.command()
-def ledger(home: Home = HERE, as_json: AsJson = False) -> None:
-    """Privacy spent, reserved and left, by cohort and run. Checks the ledger's whole chain first."""
-    from privacy.ledger_report import report_lines
-    from site_packages.home import SiteHome
-
-    with told():
-        book = SiteHome(home).ledger()
-        book.check()
-        summary = book.summary()
-    answer(summary.to_json(), report_lines(summary), as_json)
-
-
-@budget_app.command("set")
-def budget_set(
-    cohort: Annotated[str, typer.Argument(help="training or validation")],
-    epsilon: Annotated[float, typer.Option(help="At most this much in all, as the admission filter counts it.")],
-    delta: Annotated[float, typer.Option(help="At most 1 in 10 times the number of patients.")],
-    officer: Annotated[str, typer.Option(help="The hospital's privacy officer, by name.")],
-    reason: Annotated[str, typer.Option(help="Why, for the record; such as the DPIA's number.")],
-    yes: Annotated[bool, typer.Option("--yes", help="The officer has confirmed; do not ask.")] = False,
-    home: Home = HERE,
-    as_json: AsJson = False,
-) -> None:
-    """Set a cohort's budget. The officer confirms; the ledger keeps who, when and why."""
-    from site_packages.home import SiteHome
-    from site_packages.limits import TRAINING, VALIDATION
-
-    if cohort not in (TRAINING, VALIDATION):
-        typer.echo(f"zegel site: cohort {cohort!r}: expected {TRAINING} or {VALIDATION}", err=True)
-        raise typer.Exit(2)
-    if not yes:
-        if not sys.stdin.isatty():
-            typer.echo("zegel site: the officer must confirm: run in a terminal, or pass --yes", err=True)
-            raise typer.Exit(1)
-        typer.confirm(f"{officer}: allow epsilon {epsilon:g} at delta {delta:g} for the {cohort} patients?", abort=True)
-    with told():
-        book = SiteHome(home).open_or_create_ledger()
-        book.set_budget(cohort, epsilon=epsilon, delta=delta, officer=officer, reason=reason)
-        head = book.head
-    answer(
-        {"cohort": cohort, "epsilon": epsilon, "delta": delta, "ledger_head": head},
-        [f"Budget of the {cohort} patients: epsilon {epsilon:g}, delta {delta:g}, set by {officer}."],
-        as_json,
-    )
+# What the officer decides stands last in the help.
+site_app.add_typer(budget_app, name="budget")
+site_app.command()(ledger)
+site_app.command()(releases)
+site_app.command("label-counts")(label_counts)
+site_app.command("recover-ledger")(recover_ledger)

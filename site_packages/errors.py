@@ -1,6 +1,7 @@
 """Errors of the hospital's room. Catching SitePackagesError catches every one of them.
 
 SitePackagesError
+├── EncoderStoreError         an installed text model cannot be found, fetched or read
 └── DataError                 the hospital's data or a table describing it
     ├── MalformedTableError   a file cannot be read as the table it should be; nothing was imported
     ├── CodeTableError        the configured table of diagnosis codes is unusable
@@ -16,6 +17,10 @@ from __future__ import annotations
 
 class SitePackagesError(Exception):
     """Root of every error this room raises on purpose."""
+
+
+class EncoderStoreError(SitePackagesError):
+    """A text model cannot be fetched, or an installed one cannot be found or read."""
 
 
 class DataError(SitePackagesError):

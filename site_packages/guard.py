@@ -22,9 +22,10 @@ from audit.statement import APPROVAL, SignedStatement, verify_statement
 from jobs.errors import JobError, PlanError
 from jobs.icd_coding.errors import CodingError
 from jobs.plan import Plan
-from jobs.terms import EvaluationTerms, check_terms, evaluation_terms
+from jobs.terms import EvaluationTerms, check_terms, evaluation_terms, plan_encoder
 from privacy.accounting import epsilon
 from privacy.errors import PrivacyError
+from privacy.forecast import forecast
 from site_packages.errors import SitePackagesError
 from site_packages.limits import Limits
 
@@ -39,6 +40,7 @@ CODES = {
     "not-invited": "this hospital is not named in the plan",
     "task-not-allowed": "the hospital does not do this task",
     "encoder-not-allowed": "the hospital does not run this text encoder",
+    "encoder-not-installed": "the language model of the text encoder is not on this hospital's machine",
     "label-not-known": "the label space holds codes the hospital's code table lacks",
     "too-few-hospitals": "fewer hospitals than the hospital's minimum",
     "too-many-rounds": "more rounds than the hospital allows",
@@ -47,7 +49,9 @@ CODES = {
     "noise-too-weak": "less noise than the hospital's floor",
     "delta-too-large": "a larger delta than the hospital allows",
     "epsilon-understated": "the plan spends more than it says",
+    "own-noise-too-weak": "the hospital's own noise alone protects less than it asks for",
     "over-budget": "the hospital's privacy budget does not cover the plan",
+    "ledger-rolled-back": "the hospital's record of privacy spent lacks what it gave away",
 }
 
 
@@ -81,6 +85,7 @@ def check_plan(
     limits: Limits,
     known_codes: frozenset[str] | None,
     now: datetime,
+    installed_encoders: frozenset[str] = frozenset(),
 ) -> Admitted:
     """Decide whether this hospital takes part in the plan whose bytes are `data`.
 
@@ -89,6 +94,7 @@ def check_plan(
         certificates: digest -> certificate, as sent along; each is checked against `root`.
         expected_hash: the hash the coordinator says it carries out.
         known_codes: codes of the hospital's code table, or None when it has not imported data yet.
+        installed_encoders: digests of the language models on the hospital's machine.
     Returns: the plan and its approvers. Raises: GuardRefusal.
     """
     try:
@@ -107,6 +113,8 @@ def check_plan(
         check_terms(plan)
     except (JobError, CodingError, PrivacyError) as error:
         raise GuardRefusal("plan-malformed", str(error)) from None
+    if missing := sorted(plan_encoder(plan).model_digests - installed_encoders):
+        raise GuardRefusal("encoder-not-installed", f"{missing[0]}; its operator adds it with `zegel site encoder add`")
     unknown = sorted(set(plan.label_space) - known_codes) if known_codes is not None else []
     if unknown:
         raise GuardRefusal("label-not-known", f"{len(unknown)} codes, the first {unknown[0]}")
@@ -116,6 +124,7 @@ def check_plan(
             raise GuardRefusal(
                 "epsilon-understated", f"it says {plan.epsilon:g}, this hospital computes {computed:.4f}"
             )
+        _check_own_noise(plan, limits)
     if site in plan.evaluation_sites:
         report = evaluation_terms(plan)
         _check_report(report, limits)
@@ -169,9 +178,9 @@ def _approvers(
 def _check_limits(plan: Plan, limits: Limits) -> None:
     if plan.task not in limits.tasks:
         raise GuardRefusal("task-not-allowed", f"{plan.task}; allowed: {', '.join(limits.tasks)}")
-    kind = str(plan.encoder.get("kind"))
-    if kind not in limits.encoders:
-        raise GuardRefusal("encoder-not-allowed", f"{kind}; allowed: {', '.join(limits.encoders)}")
+    forbidden = sorted(_encoder_kinds(plan) - set(limits.encoders))
+    if forbidden:
+        raise GuardRefusal("encoder-not-allowed", f"{forbidden[0]}; allowed: {', '.join(limits.encoders)}")
     if plan.minimum_sites < limits.minimum_sites:
         raise GuardRefusal("too-few-hospitals", f"at least {limits.minimum_sites}, got {plan.minimum_sites}")
     if plan.aggregations > limits.maximum_rounds:
@@ -189,6 +198,34 @@ def _check_limits(plan: Plan, limits: Limits) -> None:
         noises.append(plan.feature_mean_noise_multiplier)
     if min(noises) < limits.minimum_noise_multiplier:
         raise GuardRefusal("noise-too-weak", f"at least {limits.minimum_noise_multiplier:g}, got {min(noises):g}")
+
+
+def _encoder_kinds(plan: Plan) -> frozenset[str]:
+    """The kinds of encoder that the plan needs; of one this version cannot read, what it calls itself."""
+    try:
+        return plan_encoder(plan).kinds
+    except CodingError:
+        return frozenset({str(plan.encoder.get("kind"))})
+
+
+def _check_own_noise(plan: Plan, limits: Limits) -> None:
+    """For a hospital that trusts neither the number of colluders nor the aggregation beyond some epsilon."""
+    most = limits.maximum_epsilon_against_everyone
+    if most is None:
+        return
+    alone = forecast(
+        plan.training_events(),
+        delta=plan.delta,
+        sites=len(plan.sites),
+        colluders=plan.colluders,
+        dropouts=plan.dropouts,
+        noise_mode=plan.noise_mode,
+    ).against_everyone
+    if alone > most + EPSILON_TOLERANCE:
+        raise GuardRefusal(
+            "own-noise-too-weak",
+            f"epsilon at most {most:g} if the server and all other hospitals work together, this plan's is {alone:.4f}",
+        )
 
 
 def _check_report(report: EvaluationTerms, limits: Limits) -> None:

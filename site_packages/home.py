@@ -7,6 +7,9 @@
     kit/            NVFlare's startup kit, hardened
     data/           imported data sets; `data/current` names the one in use
     ledger.db       privacy spent, append-only
+    given-head.json the newest head of the ledger that left this hospital; tells when the ledger was put back
+    witness/        the hospital's witness key, and which checkpoint of the log it cosigned last
+    outbox/         metrics as they were signed and released, so that they can be sent again
     rounds.db       which secure aggregations this hospital took part in, so that none is answered twice
 
 Nothing here is shared between hospitals. Files are readable by their owner only.
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
     from audit.certificates import PrivateKey
     from privacy.ledger import Ledger
     from site_packages.participant import Participant
+
+
+GIVEN_HEAD = "given-head.json"
 
 
 class HomeError(SitePackagesError):
@@ -135,32 +141,68 @@ class SiteHome:
         path = self.path / "ledger.db"
         if not path.exists():
             raise HomeError(f"{self.identity().name} has no ledger yet; `zegel site budget set` makes it")
-        return Ledger.open(path, clock=utc_now)
+        return Ledger.open(path, clock=utc_now, given_path=self.path / GIVEN_HEAD)
 
     def open_or_create_ledger(self) -> Ledger:
-        """The ledger; made when there is none and never was one (its anchor would still be there)."""
+        """The ledger; made when there is none and never was one (its anchor or a head given away would be there)."""
         from privacy.ledger import Ledger
 
         path = self.path / "ledger.db"
         if not path.exists():
-            return Ledger.create(path, site=self.identity().name, clock=utc_now)
+            return Ledger.create(path, site=self.identity().name, clock=utc_now, given_path=self.path / GIVEN_HEAD)
         return self.ledger()
+
+    def recover_ledger(self, *, officer: str, reason: str) -> Ledger:
+        """Declares the ledger's newest rows lost; see `Ledger.recover`."""
+        from privacy.ledger import Ledger
+
+        return Ledger.recover(
+            self.path / "ledger.db",
+            officer=officer,
+            reason=reason,
+            clock=utc_now,
+            given_path=self.path / GIVEN_HEAD,
+        )
+
+    def known_codes(self) -> frozenset[str] | None:
+        """The categories of the code table in use, from the first day in the data set on; None before an import.
+
+        Raises: CodeTableError, ManifestError: the data set's code table or manifest cannot be believed.
+        """
+        from site_packages.codes import dataset_code_table
+        from site_packages.dataset import current_dataset
+        from site_packages.errors import DatasetError
+        from site_packages.manifest import MANIFEST_NAME, parse_manifest
+
+        try:
+            folder = current_dataset(self.path)
+        except DatasetError:
+            return None
+        table = dataset_code_table(folder)
+        first = parse_manifest((folder / MANIFEST_NAME).read_bytes()).period_first
+        return table.categories(first, utc_now().date())
 
     def participant(self) -> Participant:
         """The participant with this hospital's real keys, data, ledger, clock and randomness."""
+        from audit.certificates import identity_of
         from jobs.plan import Plan
+        from privacy.ledger import Ledger
         from privacy.secagg.memory import SqliteRoundMemory
         from site_packages.dataset import current_dataset, open_dataset, split_patients
+        from site_packages.encoders import installed_digests
         from site_packages.local_work import LocalWork
         from site_packages.manifest import MANIFEST_NAME
+        from site_packages.outbox import FileOutbox
         from site_packages.participant import Participant
+        from site_packages.witnessing import HospitalWitness
 
-        identity = self.identity()
+        identity, key, certificate, root = self.identity(), self.signing_key(), self.certificate(), self.root()
 
         def load_work(plan: Plan) -> LocalWork:
             dataset = open_dataset(current_dataset(self.path))
             split = split_patients(dataset, self.split_key())
-            return LocalWork(plan, dataset.take(split.train), dataset.take(split.test))
+            models = self.path / "encoders"
+            return LocalWork(plan, dataset.take(split.train), dataset.take(split.test), models=models)
 
         def manifest() -> bytes:
             return (current_dataset(self.path) / MANIFEST_NAME).read_bytes()
@@ -168,15 +210,28 @@ class SiteHome:
         return Participant(
             site=identity.name,
             consortium=identity.consortium,
-            key=self.signing_key(),
-            certificate=self.certificate(),
-            root=self.root(),
+            key=key,
+            certificate=certificate,
+            root=root,
             limits=self.limits(),
-            ledger=self.ledger(),
+            # Unread: what is wrong with it is then refused with a reason, when a plan asks for it.
+            ledger=Ledger.unread(self.path / "ledger.db", clock=utc_now, given_path=self.path / GIVEN_HEAD),
             memory=SqliteRoundMemory(self.path / "rounds.db"),
+            outbox=FileOutbox(self.path / "outbox"),
+            witness=HospitalWitness(
+                self.path / "witness",
+                site=identity.name,
+                organisation=identity_of(certificate).organisation,
+                consortium=identity.consortium,
+                key=key,
+                certificate=certificate,
+                root=root,
+                clock=utc_now,
+            ),
             manifest=manifest,
             load_work=load_work,
-            known_codes=None,
+            known_codes=self.known_codes(),
+            installed_encoders=installed_digests(self.path),
             random_bytes=os.urandom,
             clock=utc_now,
         )

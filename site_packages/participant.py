@@ -1,12 +1,13 @@
 """The hospital in a run: one object that answers the coordinator, and refuses.
 
     join -> announce, share_keys -> round, survivors, unmask (per round) -> evaluate -> finish
+    cosign at any time in between, alive at any time
 
 Invariants, whatever the coordinator sends:
 
 * nothing is read and nothing computed before the guard let the plan pass and the ledger reserved its cost;
 * a round's spend is durable in the ledger before its vector exists; a round is answered once, also after a crash;
-* what leaves is a masked noisy vector, counts with noise, or one of the plain things of `PLAIN_RELEASES`;
+* what leaves is a masked noisy vector, counts with noise, or plain and listed in `plain_releases.LEAVES`;
 * errors leave as a code and a sentence without data.
 
 Keys, clock, randomness, data and storage are arguments: tests and benchmarks run this same code in memory.
@@ -36,13 +37,21 @@ from audit.certificates import (
 from audit.errors import AuditError, StatementError
 from audit.signatures import sign_bytes, verify_bytes
 from audit.statement import ACCEPTANCE, METRICS, RECEIPT, REFUSAL, SignedStatement, sign_statement
-from jobs.errors import SiteError, SiteRefused
+from jobs.errors import PlanError, SiteError, SiteRefused
 from jobs.icd_coding.errors import CodingError
-from jobs.icd_coding.model import Parameters, version_id
+from jobs.icd_coding.model import version_id
 from jobs.plan import Plan
-from jobs.terms import aggregation_terms, evaluation_terms, model_shape, secagg_parameters
+from jobs.terms import (
+    Predecessor,
+    aggregation_terms,
+    evaluation_terms,
+    plan_encoder,
+    plan_model,
+    secagg_parameters,
+)
 from jobs.transport import Message
-from privacy.errors import BudgetExceeded, BudgetMissing, NotReserved, PrivacyError
+from privacy.errors import BudgetExceeded, BudgetMissing, LedgerRolledBack, NotReserved, PrivacyError
+from privacy.events import LocalSteps
 from privacy.ledger import Ledger
 from privacy.noise import discrete_gaussian
 from privacy.secagg.client import SecAggClient
@@ -58,18 +67,13 @@ from privacy.secagg.messages import (
 from privacy.secagg.quantisation import quantise
 from site_packages.errors import DataError
 from site_packages.guard import Admitted, GuardRefusal, check_plan
+from site_packages.learner import AnyParameters
 from site_packages.limits import TRAINING, VALIDATION, Limits
-from site_packages.local_work import LocalWork
+from site_packages.local_work import Earlier, LocalWork
+from site_packages.outbox import Outbox
+from site_packages.witnessing import HospitalWitness
 
 _LOG = logging.getLogger(__name__)
-
-PLAIN_RELEASES = (
-    "the data manifest's digest, and the counts of patients and admissions where at least 10",
-    "whether the hospital takes part, with its reason if not",
-    "the ledger's head (a hash) and the epsilon reserved",
-    "when answers arrive",
-)
-"""What leaves besides noisy vectors and noisy counts. The privacy officer sees this list."""
 
 
 @dataclass
@@ -96,6 +100,8 @@ class Participant:
         manifest: reads the current data set's manifest (canonical bytes, no records).
         load_work: prepares the data of an admitted plan; called only after the guard and the ledger agreed.
         known_codes: the codes the hospital's code table has, or None when it cannot say.
+        installed_encoders: digests of the language models on this machine.
+        witness: cosigns the consortium's log; None: this hospital does not.
         random_bytes: cryptographically secure, `os.urandom`.
     """
 
@@ -110,11 +116,14 @@ class Participant:
         limits: Limits,
         ledger: Ledger,
         memory: RoundMemory,
+        outbox: Outbox,
+        witness: HospitalWitness | None = None,
         manifest: Callable[[], bytes],
         load_work: Callable[[Plan], LocalWork],
         known_codes: frozenset[str] | None,
         random_bytes: Callable[[int], bytes],
         clock: Callable[[], datetime],
+        installed_encoders: frozenset[str] = frozenset(),
     ) -> None:
         self._site = site
         self._consortium = consortium
@@ -124,13 +133,18 @@ class Participant:
         self._limits = limits
         self._ledger = ledger
         self._memory = memory
+        self._outbox = outbox
+        self._witness = witness
         self._manifest = manifest
         self._load_work = load_work
         self._known_codes = known_codes
+        self._installed_encoders = installed_encoders
         self._random_bytes = random_bytes
         self._clock = clock
         self._run: _Run | None = None
         self._methods: dict[str, Callable[[Message], Message]] = {
+            "alive": self._alive,
+            "cosign": self._cosign,
             "join": self._join,
             "announce": self._announce,
             "share_keys": self._share_keys,
@@ -180,6 +194,7 @@ class Participant:
             root=self._root,
             limits=self._limits,
             known_codes=self._known_codes,
+            installed_encoders=self._installed_encoders,
             now=self._clock(),
         )
         plan = admitted.plan
@@ -205,15 +220,45 @@ class Participant:
         if previous is not None and previous.run_id != run_id:
             self._free(previous.run_id)  # no call can reach it any more
         return {
+            **self._enrolment(message),
+            "last_round": self._last_round(run_id, plan),
             "acceptance": self._sign(
                 ACCEPTANCE,
                 run_id=run_id,
                 plan_hash=admitted.plan_hash,
                 manifest=manifest,
-                ledger_head=self._ledger.head,
+                ledger_head=self._ledger.hand_out(),
                 epsilon_reserved=(plan.epsilon or 0) if self._site in plan.sites else 0,
-            )
+            ),
         }
+
+    def _alive(self, message: Message) -> Message:
+        """A sign of life, and which run this process has joined."""
+        return {"run_id": None if self._run is None else self._run.run_id}
+
+    def _enrolment(self, message: Message) -> Message:
+        """This hospital's witness of the log, once the coordinator has shown the log's certificate."""
+        if self._witness is None or "log_certificate" not in message:
+            return {}
+        try:
+            return {"enrolment": self._witness.enrol(_text(self._site, message, "log_certificate", 20_000))}
+        except AuditError as error:
+            raise SiteError(self._site, "witness", str(error)) from error
+
+    def _cosign(self, message: Message) -> Message:
+        """Cosign the log's checkpoint, if it continues the last one seen here."""
+        self._joined()
+        if self._witness is None:
+            raise SiteError(self._site, "witness", "this hospital does not witness the log")
+        return {"answer": self._witness.cosign(_bytes(self._site, message, "request"))}
+
+    def _last_round(self, run_id: str, plan: Plan) -> int:
+        """The last round of a run that this hospital masked or paid for, perhaps before a crash; 0 if none."""
+        if self._site not in plan.sites:
+            return 0
+        masked = self._memory.last_masked(secagg_parameters(plan, run_id).run_label)
+        paid = (key.split() for key in self._ledger.committed(run_id, TRAINING))
+        return max([masked, *(int(number) for word, number in paid if word == "round")])
 
     def _announce(self, message: Message) -> Message:
         client = self._client()
@@ -238,20 +283,21 @@ class Participant:
             raise SiteError(
                 self._site, "model-differs", f"the plan starts from {run.plan.initial_version}, got {version_in}"
             )
-        parameters = self._read_model(model)
+        parameters = self._read_model(run.plan, model)
         terms = aggregation_terms(run.plan, request.round)
         client.open_round(request)
 
         # Spent before anything derived from data exists; a crash from here on loses the round, not the record.
-        # An unprotected plan, which only public data lets pass, has nothing to spend and adds nothing.
+        # An unprotected plan, which only public data lets pass, has nothing to spend and adds nothing. Local steps
+        # bring their own noise; every other vector gets this hospital's here, before it can be masked.
         protected = run.plan.epsilon is not None
         head = self._ledger.head
         if protected:
             head = self._ledger.commit(run.run_id, f"round {request.round}", terms.event, cohort=TRAINING)
         total = run.work.contribution(parameters, request.round, self._random_bytes)
         vector = quantise(total, scale=terms.scale, bound=terms.bound)
-        if protected:
-            vector[: terms.dimension] += discrete_gaussian(terms.dimension, terms.share_sigma, self._random_bytes)
+        if protected and not isinstance(terms.event, LocalSteps):
+            vector[: terms.dimension] += discrete_gaussian(terms.dimension, terms.noise_std, self._random_bytes)
         masked = client.mask(vector).to_message()
         return {
             "secagg": masked,
@@ -264,7 +310,7 @@ class Participant:
                 masked_upload=digest_of(masked["vector"].tobytes()),  # type: ignore[union-attr]
                 privacy_event=terms.event.to_json(),
                 manifest=digest_of(self._manifest()),
-                ledger_head=head,
+                ledger_head=self._ledger.hand_out(head),
             ),
         }
 
@@ -286,37 +332,43 @@ class Participant:
         model = _bytes(self._site, message, "model")
         if version_id(model) != version:
             raise SiteError(self._site, "model-differs", f"expected {version}, got {version_id(model)}")
-        parameters = self._read_model(model)
+        parameters = self._read_model(run.plan, model)
         evaluation = evaluation_terms(run.plan)
+        key = f"{run.run_id} metrics of {version}"
+        if (kept := self._outbox.get(key)) is not None:
+            return {"metrics": kept}
+        earlier = self._read_predecessor(message, evaluation.predecessor)
         head = self._ledger.commit(run.run_id, f"metrics of {version}", evaluation.event, cohort=VALIDATION)
-        counts = run.work.metric_counts(parameters, evaluation.thresholds, self._random_bytes)
+        counts = run.work.metric_counts(parameters, self._random_bytes, earlier=earlier)
         noisy = counts + discrete_gaussian(len(counts), evaluation.noise_std, self._random_bytes)
-        return {
-            "metrics": self._sign(
-                METRICS,
-                run_id=run.run_id,
-                version=version,
-                cohort={
-                    "name": VALIDATION,
-                    "patients": "test side of the hospital's split, one admission each",
-                },
-                values=evaluation.values(noisy.tolist()),
-                mechanism={
-                    "event": evaluation.event.to_json(),
-                    "noise": "discrete Gaussian on counts",
-                    "noise_std": evaluation.noise_std,
-                    "epsilon": evaluation.epsilon,
-                    "delta": evaluation.delta,
-                },
-                ledger_head=head,
-            )
-        }
+        compared = {} if evaluation.predecessor is None else {"predecessor": evaluation.predecessor.version}
+        metrics = self._sign(
+            METRICS,
+            run_id=run.run_id,
+            version=version,
+            cohort={
+                "name": VALIDATION,
+                "patients": "test side of the hospital's split, one admission each",
+            },
+            values=evaluation.values(noisy),
+            **compared,
+            mechanism={
+                "event": evaluation.event.to_json(),
+                "noise": "discrete Gaussian on counts",
+                "noise_std": evaluation.noise_std,
+                "epsilon": evaluation.epsilon,
+                "delta": evaluation.delta,
+            },
+            ledger_head=self._ledger.hand_out(head),
+        )
+        self._outbox.keep(key, metrics)
+        return {"metrics": metrics}
 
     def _finish(self, message: Message) -> Message:
         run = self._joined()
         self._free(run.run_id)
         self._run = None
-        return {"ledger_head": self._ledger.head}
+        return {"ledger_head": self._ledger.hand_out()}
 
     # -- what the calls share ------------------------------------------------------------------------------------
 
@@ -330,6 +382,13 @@ class Participant:
         except (BudgetExceeded, BudgetMissing) as error:
             self._free(run_id)
             raise GuardRefusal("over-budget", str(error)) from error
+        except LedgerRolledBack as error:
+            _LOG.error("join: %s", error)  # its text names files, which are the hospital's own
+            raise GuardRefusal(
+                "ledger-rolled-back",
+                "what this hospital signed before is not in its ledger any more; its operator puts back the newest "
+                "copy, or its privacy officer declares the loss with `zegel site recover-ledger`",
+            ) from error
 
     def _free(self, run_id: str) -> None:
         """Give back what the run reserved and did not spend, if it reserved anything."""
@@ -359,12 +418,32 @@ class Participant:
                 problems.append(str(error))
         raise StatementError(f"{peer}: " + ("; ".join(problems) or "no certificate of this hospital was sent"))
 
-    def _read_model(self, model: bytes) -> Parameters:
+    def _read_model(self, plan: Plan, model: bytes) -> AnyParameters:
         """The coordinator's model. What is wrong with it is no secret, so it is told."""
         try:
-            return model_shape(self._joined().plan).load(model)
+            return plan_model(plan).load(model)
         except CodingError as error:
             raise SiteError(self._site, "bad-model", str(error)) from error
+
+    def _read_predecessor(self, message: Message, expected: Predecessor | None) -> Earlier | None:
+        """The version to compare with, which must be the one the approved plan names, on an encoder allowed here."""
+        if expected is None:
+            return None
+        plan_bytes, model = _bytes(self._site, message, "predecessor_plan"), _bytes(self._site, message, "predecessor")
+        for what, wanted, got in (
+            ("plan", expected.plan_hash, digest_of(plan_bytes)),
+            ("model", expected.version, version_id(model)),
+        ):
+            if got != wanted:
+                raise SiteError(self._site, "model-differs", f"the predecessor's {what}: expected {wanted}, got {got}")
+        try:
+            plan = Plan.from_bytes(plan_bytes)
+            kinds = plan_encoder(plan).kinds
+        except (PlanError, CodingError) as error:
+            raise SiteError(self._site, "bad-model", f"the predecessor's plan: {error}") from error
+        if refused := sorted(kinds - set(self._limits.encoders)):
+            raise SiteError(self._site, "encoder-not-allowed", f"the predecessor's encoder: {', '.join(refused)}")
+        return Earlier(plan, self._read_model(plan, model))
 
     def _read_certificates(
         self, value: object

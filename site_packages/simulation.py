@@ -24,12 +24,15 @@ from audit.release import APPROVE
 from audit.statement import APPROVAL, sign_statement
 from jobs.coordinator import Coordinator, Outcome, Progress
 from jobs.plan import Plan
+from jobs.run_state import RunState
 from jobs.transport import InMemoryTransport, Transport
 from privacy.ledger import Ledger
 from privacy.secagg.memory import InMemoryRoundMemory
+from privacy.secagg.quantisation import FloatVector
 from site_packages.dataset import Dataset
 from site_packages.limits import TRAINING, VALIDATION, Limits
 from site_packages.local_work import LocalWork
+from site_packages.outbox import InMemoryOutbox
 from site_packages.participant import Participant
 
 RandomBytes = Callable[[int], bytes]
@@ -128,7 +131,9 @@ class Simulation:
         random_bytes: of every hospital; seeded in tests, `os.urandom` otherwise.
         wrap: put around the transport, so that a test may drop or alter messages.
         announced: manifests the coordinator takes as logged; None: it does not ask.
+        opened: shown the number and the sum of every aggregation.
         entries: what was recorded, in order.
+        states: the run's states as the coordinator kept them; `run` goes on from the last.
     """
 
     plan: Plan
@@ -141,7 +146,9 @@ class Simulation:
     wrap: Callable[[Transport], Transport] = lambda transport: transport
     progress: Callable[[Progress], None] = lambda _: None
     announced: Mapping[str, frozenset[str]] | None = None
+    opened: Callable[[int, FloatVector], None] = lambda number, total: None
     run_id: str = "run-20260101T000000Z-000000"
+    states: list[RunState] = field(default_factory=list)
     entries: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -153,7 +160,7 @@ class Simulation:
         self.artifacts = Artifacts(self.folder / "artifacts")
 
     def run(self) -> Outcome:
-        """Carry out the plan. Raises RunAborted as the coordinator does."""
+        """Carry out the plan, or what is left of it. Raises RunAborted and RunInterrupted as the coordinator does."""
         return Coordinator(
             plan=self.plan,
             run_id=self.run_id,
@@ -161,12 +168,30 @@ class Simulation:
             approvals=[approve_plan(self.keyring, self.plan, now=self.clock())],
             certificates=self.keyring.certificates,
             root=self.keyring.root,
-            record=lambda kind, body: self.entries.append((kind, dict(body))),
-            store=self.artifacts.put,
+            record=self._record,
+            recorded=self._recorded,
+            store=self._store,
+            fetch=self.artifacts.get,
+            save=self._save,
+            resume=RunState.from_bytes(self.states[-1].to_bytes()) if self.states else None,
             clock=self.clock,
             announced=self.announced,
+            opened=self.opened,
             progress=self.progress,
         ).run()
+
+    def _record(self, kind: str, body: Mapping[str, Any]) -> int:
+        self.entries.append((kind, dict(body)))
+        return len(self.entries)
+
+    def _save(self, state: RunState) -> None:
+        self.states.append(state)
+
+    def _store(self, data: bytes) -> str:
+        return self.artifacts.put(data)
+
+    def _recorded(self, kind: str) -> list[Mapping[str, Any]]:
+        return [body for name, body in self.entries if name == kind]
 
     def _participant(self, site: str) -> Participant:
         # By number: a hospital's name may hold what a path must not.
@@ -193,6 +218,7 @@ class Simulation:
             limits=self.limits,
             ledger=ledger,
             memory=InMemoryRoundMemory(),
+            outbox=InMemoryOutbox(),
             manifest=lambda: digest_of(site.encode()).encode(),
             load_work=lambda plan: LocalWork(plan, records.training, records.test),
             known_codes=None,

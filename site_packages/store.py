@@ -19,6 +19,7 @@ from pathlib import Path
 
 from audit.canonical import digest_of
 from site_packages.admission import Admission
+from site_packages.codes import CODE_TABLE_STEM
 from site_packages.dataset import CURRENT_NAME, PARQUET_NAME, open_dataset
 from site_packages.dhd_import import ImportedTables
 from site_packages.errors import ImportRefusedError, SitePackagesError
@@ -137,6 +138,9 @@ def store_dataset(home: Path, imported: ImportedTables, *, site: str, synthetic:
             raise ImportRefusedError(
                 f"{target} holds this data set already, but damaged: {error}; remove the folder and import again"
             ) from error
+        for name, text in _code_table_file(imported):
+            if not (target / name).exists():  # imported before the table was kept
+                _write_private(target / name, text)
     else:
         unfinished = Path(tempfile.mkdtemp(prefix=".import-", dir=data))
         try:
@@ -145,6 +149,7 @@ def store_dataset(home: Path, imported: ImportedTables, *, site: str, synthetic:
                 (REPORT_JSON, imported.report.json_bytes()),
                 (REPORT_CSV, imported.report.csv_bytes()),
                 (MANIFEST_NAME, manifest.canonical()),
+                *_code_table_file(imported),
             ):
                 _write_private(unfinished / name, text)
             unfinished.rename(target)
@@ -160,6 +165,12 @@ def store_dataset(home: Path, imported: ImportedTables, *, site: str, synthetic:
         raise
     _sync_folder(data)
     return target, manifest
+
+
+def _code_table_file(imported: ImportedTables) -> list[tuple[str, bytes]]:
+    """The hospital's own code table as it was given, beside the data that it decided about."""
+    source = imported.code_table.source
+    return [] if source is None else [(CODE_TABLE_STEM + source[0], source[1])]
 
 
 def _write_private(path: Path, content: bytes) -> None:

@@ -17,12 +17,13 @@ JOB_NAME = "zegel-run"
 
 
 def write_job(folder: Path, *, run_id: str, plan_hash: str, sites: Sequence[str]) -> Path:
-    """Write the job folder for one run; returns its path.
+    """Write the job folder for one run, or for one more try at it; returns its path.
 
     Args:
-        sites: all hospitals that take part, training or evaluating.
+        sites: the hospitals that take part, training or evaluating, and are connected.
     """
-    job = folder / run_id
+    earlier = len(list(folder.glob(f"{run_id}*")))
+    job = folder / (run_id if not earlier else f"{run_id}.{earlier + 1}")
     config = job / "app" / "config"
     config.mkdir(parents=True)
     meta = {

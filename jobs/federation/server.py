@@ -16,7 +16,7 @@ from typing import Any
 
 from nvflare.collab import collab
 
-from jobs.errors import SiteError, SiteRefused
+from jobs.errors import UNREACHABLE, SiteError, SiteRefused
 from jobs.federation.kit import SETTINGS_FILE
 from jobs.transport import Message
 
@@ -30,11 +30,18 @@ class CollabTransport:
         self, method: str, requests: Mapping[str, Message], *, timeout_s: float
     ) -> Mapping[str, Message | SiteError]:
         queues = {}
+        here = {client.name for client in collab.clients}
         for site, message in requests.items():
+            if site not in here:  # the job was given to those who were connected when it began
+                continue
             proxies = collab.get_clients([site])
             group = proxies(timeout=timeout_s, blocking=False)
             queues[site] = getattr(group, SITE_METHOD)(method=method, message=message)
-        answers: dict[str, Message | SiteError] = {}
+        answers: dict[str, Message | SiteError] = {
+            site: SiteError(site, UNREACHABLE, "it was not connected when this job began")
+            for site in requests
+            if site not in here
+        }
         for site, queue in queues.items():
             # Each queue belongs to one hospital: it ends after its answer or after the timeout.
             results = [value for _, value in queue]
@@ -46,7 +53,7 @@ class CollabTransport:
 def _answer(site: str, results: list[Any], failure: BaseException | None, timeout_s: float) -> Message | SiteError:
     if failure is not None or len(results) != 1:
         cause = type(getattr(failure, "__cause__", None) or failure).__name__
-        return SiteError(site, "unreachable", f"no answer; the call failed or took over {timeout_s:g} s ({cause})")
+        return SiteError(site, UNREACHABLE, f"no answer; the call failed or took over {timeout_s:g} s ({cause})")
     value = results[0]
     if not isinstance(value, dict):
         return SiteError(site, "bad-answer", f"answered with {type(value).__name__}, expected a message")

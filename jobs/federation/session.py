@@ -13,6 +13,7 @@ from jobs.errors import FederationError
 from jobs.home import ConsortiumHome
 
 LOGIN_TIMEOUT_S = 5.0
+GATHERING_S = 10.0  # for hospitals that come back after the first of them
 
 
 class Session:
@@ -66,6 +67,24 @@ def open_session(home: ConsortiumHome, *, timeout_s: float) -> Iterator[Session]
     finally:
         with contextlib.redirect_stdout(io.StringIO()):
             session.close()
+
+
+def wait_for_enough(session: Session, sites: tuple[str, ...], enough: int, *, timeout_s: float) -> tuple[str, ...]:
+    """Wait until at least `enough` of these hospitals are connected; returns those that are.
+
+    All of them get a few seconds first, so that hospitals that come back together are taken along together.
+    Raises: FederationError naming those that are not there.
+    """
+    began = time.monotonic()
+    while True:
+        there = tuple(sorted(set(sites) & set(session.connected())))
+        waited = time.monotonic() - began
+        if len(there) == len(sites) or (len(there) >= enough and waited > min(GATHERING_S, timeout_s)):
+            return there
+        if waited > timeout_s:
+            missing = ", ".join(sorted(set(sites) - set(there)))
+            raise FederationError(f"not connected: {missing}; the plan needs {enough} of {len(sites)} hospitals")
+        time.sleep(0.5)
 
 
 def wait_for_sites(session: Session, sites: tuple[str, ...], *, timeout_s: float) -> None:

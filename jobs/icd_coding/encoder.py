@@ -1,16 +1,21 @@
 """Text encoders: from the letters of an admission to one feature vector.
 
-A `TextEncoder` maps n texts to an (n, features) matrix of float32. The embedded default, `HashedNgrams`,
-counts character n-grams and hashes each to a column (the "hashing trick", Weinberger et al. 2009,
-arXiv:0902.2206), by scikit-learn's `HashingVectorizer`.
+A plan names a `TextEncoder`: a value made from JSON that knows how wide its vectors are and which models it needs,
+and reads no file. A hospital opens it and gets an `OpenedEncoder`, which maps n texts to an (n, features) matrix of
+float32. The coordinator never opens one.
+
+The embedded default, `HashedNgrams`, counts character n-grams and hashes each to a column (the "hashing trick",
+Weinberger et al. 2009, arXiv:0902.2206), by scikit-learn's `HashingVectorizer`; it needs no files, so it is its own
+opened encoder. `transformer` reads letters with an installed model, `combined` puts several encoders side by side.
 
 Invariants:
 
-- No vocabulary: the encoder is a pure function of its configuration, so nothing about any patient's text can
-  leak through it and every hospital computes the same columns without exchanging anything.
-- Deterministic: MurmurHash3 of the n-gram's UTF-8 bytes; text is brought to Unicode NFC and lower case first.
-- Every row has Euclidean norm 1, or is all zeros when the text holds no n-gram. The norm bounds what one
+- Nothing about any patient's text is in an encoder: no vocabulary is collected, no model is fitted. Every hospital
+  computes the same columns from the same plan without exchanging anything.
+- Every row has Euclidean norm at most 1: 1 as a rule, 0 for a text without content. The norm bounds what one
   patient can add to any sum of feature vectors.
+- `HashedNgrams` is deterministic: MurmurHash3 of the n-gram's UTF-8 bytes; text is brought to Unicode NFC and lower
+  case first.
 
     >>> encoder = HashedNgrams(features=4096, n_min=2, n_max=5)
     >>> encoder.encode(["pijn op de borst"]).shape
@@ -19,22 +24,55 @@ Invariants:
     True
 """
 
+from __future__ import annotations
+
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from scipy import sparse
 
+from jobs.icd_coding.combined import CombinedEncoder, Part
 from jobs.icd_coding.errors import EncoderError
+from jobs.icd_coding.model import FeatureRows
+from jobs.icd_coding.transformer import TransformerEncoder
 
 MAX_FEATURES = 2**22
 MAX_NGRAM = 8
+KINDS = ("hashed-ngrams", "transformer", "combined")
+
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with (texts done, texts in all) while a long encoding goes on."""
+
+
+def no_progress(done: int, total: int) -> None:
+    """Tells nobody."""
+
+
+class OpenedEncoder(Protocol):
+    """Turns texts into feature vectors."""
+
+    @property
+    def features(self) -> int:
+        """Number of columns of every encoded matrix."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> FeatureRows:
+        """Encode n texts.
+
+        Returns: (n, features) float32, sparse or dense, rows of Euclidean norm at most 1 (0 for a text without
+            content).
+        Raises: EncoderError when a model it needs is not installed, is damaged or cannot be run.
+        """
+        ...
 
 
 class TextEncoder(Protocol):
-    """Turns texts into feature vectors; a pure function of its configuration."""
+    """What a plan says about encoding. A value without files: the coordinator has no more than this."""
 
     @property
     def name(self) -> str:
@@ -46,15 +84,30 @@ class TextEncoder(Protocol):
         """Number of columns of every encoded matrix."""
         ...
 
-    def encode(self, texts: Sequence[str]) -> sparse.csr_matrix:
-        """Encode n texts.
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Its kind and the kinds of its parts: a hospital must allow every one of them."""
+        ...
 
-        Returns: (n, features) float32, rows of Euclidean norm 1 (or 0 for a text without content).
-        """
+    @property
+    def model_digests(self) -> frozenset[str]:
+        """The models a hospital must have installed; empty when it needs none."""
         ...
 
     def config(self) -> dict[str, Any]:
         """JSON object from which `encoder_from_config` builds an equal encoder."""
+        ...
+
+    def opened(
+        self, *, models: Path | None = None, cache: Path | None = None, progress: Progress = no_progress
+    ) -> OpenedEncoder:
+        """The encoder ready for texts. Nothing is read yet; files are opened when a text needs them.
+
+        Args:
+            models: folder in which every installed model has a folder named by the hex digits of its digest.
+            cache: folder for feature vectors computed before, private like the texts; None keeps none.
+            progress: told while texts are encoded for the first time.
+        """
         ...
 
 
@@ -101,6 +154,20 @@ class HashedNgrams:
     def name(self) -> str:
         return "hashed-ngrams"
 
+    @property
+    def kinds(self) -> frozenset[str]:
+        return frozenset({self.name})
+
+    @property
+    def model_digests(self) -> frozenset[str]:
+        return frozenset()
+
+    def opened(
+        self, *, models: Path | None = None, cache: Path | None = None, progress: Progress = no_progress
+    ) -> HashedNgrams:
+        """Itself: it needs no files, and counting again is faster than reading a cache."""
+        return self
+
     def encode(self, texts: Sequence[str]) -> sparse.csr_matrix:
         """Encode n texts as hashed n-gram counts c -> sign(c) (1 + ln |c|), each row scaled to norm 1.
 
@@ -136,7 +203,7 @@ class HashedNgrams:
 
 
 def encoder_from_config(config: Mapping[str, Any]) -> TextEncoder:
-    """Build the encoder a plan names.
+    """Build the encoder a plan names. Reads no file.
 
     Raises: EncoderError for an unknown kind, an unknown or missing field, or a value out of range. Nothing
     is filled in by default, so two hospitals that read the same plan build the same encoder.
@@ -145,11 +212,35 @@ def encoder_from_config(config: Mapping[str, Any]) -> TextEncoder:
         raise EncoderError(f"encoder: expected an object, got {type(config).__name__}")
     given = dict(config)
     kind = given.pop("kind", None)
-    if kind != "hashed-ngrams":
-        raise EncoderError(f"encoder: unknown kind {kind!r}; this version knows 'hashed-ngrams'")
-    known = {field.name for field in fields(HashedNgrams)}
+    if kind == "hashed-ngrams":
+        return HashedNgrams(**_exactly(HashedNgrams, kind, given))
+    if kind == "transformer":
+        return TransformerEncoder(**_exactly(TransformerEncoder, kind, given))
+    if kind == "combined":
+        parts = _exactly(CombinedEncoder, kind, given)["parts"]
+        if not isinstance(parts, Sequence) or isinstance(parts, str):
+            raise EncoderError(f"encoder combined: parts must be a list, got {type(parts).__name__}")
+        return CombinedEncoder(tuple(_part(part, number) for number, part in enumerate(parts, start=1)))
+    raise EncoderError(f"encoder: unknown kind {kind!r}; this version knows {', '.join(KINDS)}")
+
+
+def _part(value: object, number: int) -> Part:
+    where = f"encoder combined: part {number}"
+    if not isinstance(value, Mapping) or set(value) != {"share", "encoder"}:
+        raise EncoderError(f"{where}: expected an object with share and encoder")
+    encoder = value["encoder"]
+    if isinstance(encoder, Mapping) and encoder.get("kind") == "combined":  # one level says all there is to say
+        raise EncoderError(f"{where}: a combined encoder cannot be part of another; list its parts here")
+    return Part(share=value["share"], encoder=encoder_from_config(encoder))
+
+
+def _exactly(
+    cls: type[HashedNgrams | TransformerEncoder | CombinedEncoder], kind: str, given: dict[str, Any]
+) -> dict[str, Any]:
+    """`given` when it has exactly the fields of `cls`."""
+    known = {field.name for field in fields(cls)}
     if unknown := sorted(given.keys() - known, key=str):
-        raise EncoderError(f"encoder hashed-ngrams: unknown fields {unknown}; known are {sorted(known)}")
+        raise EncoderError(f"encoder {kind}: unknown fields {unknown}; known are {sorted(known)}")
     if missing := sorted(known - given.keys()):
-        raise EncoderError(f"encoder hashed-ngrams: missing fields {missing}")
-    return HashedNgrams(**given)
+        raise EncoderError(f"encoder {kind}: missing fields {missing}")
+    return given

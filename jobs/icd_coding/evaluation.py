@@ -10,7 +10,7 @@ then misses the target with probability at most `alpha` over the draw of the cal
 threshold add up, so they may come from a secure sum; but one threshold pooled over hospitals promises nothing
 for any one of them, so calibrate at each hospital, on its own cases.
 
-Scores, labels and counts are private data until they are released with noise; see `metric_counts`.
+Scores, labels and counts are private data until they are released with noise; see `metric_report`.
 """
 
 from dataclasses import dataclass
@@ -217,27 +217,6 @@ def calibrate(
             alpha=alpha,
         )
     return chosen
-
-
-def metric_counts(
-    score: NDArray[np.floating], truth: NDArray[np.integer], thresholds: tuple[float, ...]
-) -> NDArray[np.int64]:
-    """What an evaluation counts, for a release with noise.
-
-    Formal guarantees: with one admission per patient, adding or removing a patient changes each count by at most 1, so
-    the vector by at most the square root of its length. The number of admissions is one of the counts, so a release of
-    them needs nothing else about the cohort.
-
-    Args: thresholds: confidences at or above which a code would be automatic, fixed beforehand.
-    Returns: 3 + 2 len(thresholds) whole numbers: admissions, right among the first, right among the first three, then
-        for each threshold how many would be automatic and how many of those right.
-    """
-    confidence, correct = confidence_and_correct(score, truth)
-    counts = [len(truth), correct.sum(), (top_labels(score, 3) == truth[:, None]).any(axis=1).sum()]
-    for threshold in thresholds:
-        automatic = confidence >= threshold
-        counts += [automatic.sum(), (automatic & correct).sum()]
-    return np.array(counts, dtype=np.int64)
 
 
 def proportion_interval(part: float, whole: float, *, noise_std: float = 0.0, confidence: float = 0.95) -> Interval:

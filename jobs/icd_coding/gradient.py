@@ -1,9 +1,9 @@
-"""Per-patient gradients of the linear model, clipped and summed by Opacus.
+"""Per-patient gradients of the linear model, clipped and summed.
 
 For one sampled patient with text vector x, target y (the true code, smoothed) and confidences
 p = softmax(W x' + b), the gradient of the cross-entropy is the outer product of (p - y) and (x', bias_scale).
-Opacus computes each patient's norm, scales the gradient down to at most `l2_clip_norm` and adds up (Abadi et
-al. 2016, arXiv:1607.00133). Nothing is divided by the batch size, which is private; no noise is added here.
+Each patient's gradient is scaled down to a norm of at most `l2_clip_norm` and added up (Abadi et al. 2016,
+arXiv:1607.00133). Nothing is divided by the batch size, which is private; no noise is added here.
 
 Formal guarantees, for every finite or non-finite input:
 
@@ -11,34 +11,22 @@ Formal guarantees, for every finite or non-finite input:
 - so adding or removing one patient moves the sum by at most `l2_clip_norm`;
 - an admission with a NaN or infinite feature adds nothing and is counted, and an empty batch gives zeros.
 
-Two ways of Opacus give the same sum: "hooks" keeps every patient's gradient, (rows, labels, features);
-"ghost" computes norms from the layer's input and output alone (Li et al. 2021, arXiv:2110.05679) and needs no
-such tensor. Wide layers use ghost. Rows are made dense in physical batches, so memory stays bounded.
+`clipping` computes it; its modes give the same sum. Rows are made dense in physical batches, so memory stays bounded.
 """
 
-from typing import Literal
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from opacus.grad_sample import GradSampleModule, GradSampleModuleFastGradientClipping
-from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
-from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 from scipy import sparse
 
+from jobs.icd_coding.clipping import ClippingMode, clipping
 from jobs.icd_coding.errors import BatchError
 from jobs.icd_coding.model import FeatureRows, Parameters, centred_rows
 
-GradSampleMode = Literal["hooks", "ghost"]
-
 PHYSICAL_BATCH = 512  # rows made dense at a time
-_HOOKS_BYTES = 2**26  # the most per-sample gradients that hooks may hold at a time, in bytes
 _LARGEST_NORM_SQUARED = 1e100  # far above any encoder's 1; keeps products of norms finite
-
-
-def grad_sample_mode(labels: int, features: int) -> GradSampleMode:
-    """The way of Opacus for a layer of this size: "hooks" if a batch's gradients are small, else "ghost"."""
-    return "hooks" if PHYSICAL_BATCH * labels * (features + 1) * 8 <= _HOOKS_BYTES else "ghost"
 
 
 def clipped_gradient_sum(
@@ -49,7 +37,7 @@ def clipped_gradient_sum(
     *,
     bias_scale: float = 1.0,
     label_smoothing: float = 0.0,
-    mode: GradSampleMode | None = None,
+    mode: ClippingMode = "book-keeping",
 ) -> tuple[NDArray[np.float64], int]:
     """The sum of the patients' clipped gradients.
 
@@ -62,7 +50,7 @@ def clipped_gradient_sum(
             The bias part of the sum is the gradient of b / bias_scale.
         label_smoothing: 0 <= s < 1; the target is 1 - s on the true code plus s spread evenly over all codes.
             A fixed rule, so it costs no privacy; it keeps scores small, which helps when they carry noise.
-        mode: which way Opacus clips; chosen by the layer's size if None.
+        mode: who computes it.
 
     Returns: the sum as a float64 vector in the order of `model.to_vector`, and how many patients were dropped
         because a feature was NaN, infinite or absurdly large. That count is private and stays here.
@@ -83,86 +71,61 @@ def clipped_gradient_sum(
         raise BatchError(f"bias_scale: expected a number >= 0, got {bias_scale}")
     if not 0 <= label_smoothing < 1:
         raise BatchError(f"label_smoothing: expected a number in [0, 1), got {label_smoothing}")
-    chosen = mode or grad_sample_mode(shape.labels, shape.features)
-    layer = _layer(parameters, bias_scale=bias_scale)
-    clipper = _Clipper(layer, l2_clip_norm, label_smoothing, chosen)
+    model = _Scores(parameters, bias_scale=bias_scale)
+    clipped = clipping(model, l2_clip_norm, mode)
     dropped = 0
     for start in range(0, rows.shape[0], PHYSICAL_BATCH):
-        batch = slice(start, start + PHYSICAL_BATCH)
-        part = rows[batch]
-        dense = np.asarray(part.toarray() if sparse.issparse(part) else part, dtype=np.float64)
-        with np.errstate(over="ignore", invalid="ignore"):
-            usable = np.einsum("ij,ij->i", dense, dense) <= _LARGEST_NORM_SQUARED  # False for NaN too
-        dropped += int((~usable).sum())
-        if not usable.any():
-            continue
-        inputs = centred_rows(dense[usable], parameters.feature_mean)
-        if layer.in_features > shape.features:
-            inputs = np.hstack([inputs, np.full((len(inputs), 1), bias_scale)])
-        clipper.add(torch.from_numpy(inputs), torch.from_numpy(labels[batch][usable].astype(np.int64)))
-    total = clipper.total()
-    weight, bias = total[:, : shape.features], total[:, shape.features :]
-    if not bias.size:
-        bias = np.zeros((shape.labels, 1))
-    return np.concatenate([weight.ravel(), bias.ravel()]), dropped
+        part, truth = rows[start : start + PHYSICAL_BATCH], labels[start : start + PHYSICAL_BATCH]
+        usable = _squared_norms(part) <= _LARGEST_NORM_SQUARED  # False for NaN too
+        if not usable.all():
+            dropped += int((~usable).sum())
+            part, truth = part[usable], truth[usable]
+        inputs = torch.from_numpy(centred_rows(part, parameters.feature_mean))
+        losses = _losses(model, inputs, torch.from_numpy(truth.astype(np.int64)), label_smoothing)
+        dropped += clipped.add(losses, patients=len(inputs))
+    totals = clipped.total()
+    bias = totals["bias.weight"].ravel() if bias_scale > 0 else np.zeros(shape.labels)
+    return np.concatenate([totals["weight.weight"].ravel(), bias]), dropped
 
 
-def _layer(parameters: Parameters, *, bias_scale: float) -> torch.nn.Linear:
-    """The model as one float64 layer; a trained bias is the weight of a constant last feature."""
-    weight = parameters.weight.astype(np.float64)
-    if bias_scale > 0:
-        weight = np.hstack([weight, parameters.bias.astype(np.float64)[:, None] / bias_scale])
+def _squared_norms(rows: FeatureRows) -> NDArray[np.float64]:
+    """Of each row; inf or NaN where a feature is, or is absurdly large."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if sparse.issparse(rows):
+            wide = rows.astype(np.float64)
+            return np.asarray(wide.multiply(wide).sum(axis=1), dtype=np.float64).ravel()
+        dense = np.asarray(rows)
+        return np.einsum("ij,ij->i", dense, dense, dtype=np.float64)
+
+
+class _Scores(torch.nn.Module):
+    """The model in float64, as two layers: the weights, and the bias as the weight of a constant feature."""
+
+    def __init__(self, parameters: Parameters, *, bias_scale: float) -> None:
+        super().__init__()
+        self._bias_scale = bias_scale
+        self.weight = _linear(parameters.weight.astype(np.float64))
+        bias = parameters.bias.astype(np.float64)[:, None]
+        self.bias = _linear(bias / bias_scale if bias_scale > 0 else bias)
+        self.bias.requires_grad_(bias_scale > 0)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(n, labels) scores of centred rows."""
+        constant = inputs.new_full((len(inputs), 1), self._bias_scale if self._bias_scale > 0 else 1.0)
+        scores: torch.Tensor = self.weight(inputs) + self.bias(constant)
+        return scores
+
+
+def _linear(weight: NDArray[np.float64]) -> torch.nn.Linear:
     # Made without start values: drawing them would move torch's global generator.
-    layer = torch.nn.Linear(
-        weight.shape[1], weight.shape[0], bias=bias_scale == 0, dtype=torch.float64, device="meta"
-    ).to_empty(device="cpu")
-    with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(weight))
-        if layer.bias is not None:
-            layer.bias.copy_(torch.from_numpy(parameters.bias.astype(np.float64)))
-            layer.bias.requires_grad_(False)
+    layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    layer.weight = torch.nn.Parameter(torch.from_numpy(weight))
     return layer
 
 
-class _Clipper:
-    """Opacus' module, optimiser and loss around one layer; adds up clipped gradients batch by batch."""
-
-    def __init__(
-        self, layer: torch.nn.Linear, l2_clip_norm: float, label_smoothing: float, mode: GradSampleMode
-    ) -> None:
-        ghost = mode == "ghost"
-        sgd = torch.optim.SGD([layer.weight], lr=0.0)
-        optimiser = DPOptimizerFastGradientClipping if ghost else DPOptimizer
-        self._weight = layer.weight
-        self._optimiser = optimiser(
-            sgd,
-            noise_multiplier=0.0,
-            max_grad_norm=l2_clip_norm,
-            expected_batch_size=None,
-            loss_reduction="sum",
-        )
-        cross_entropy = torch.nn.CrossEntropyLoss(reduction="sum", label_smoothing=label_smoothing)
-        if ghost:
-            self._module = GradSampleModuleFastGradientClipping(
-                layer, loss_reduction="sum", max_grad_norm=l2_clip_norm, use_ghost_clipping=True
-            )
-            self._loss = DPLossFastGradientClipping(self._module, self._optimiser, cross_entropy, loss_reduction="sum")
-        else:
-            self._module = GradSampleModule(layer, loss_reduction="sum")
-            self._loss = cross_entropy
-
-    def add(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
-        """Clip the gradients of one physical batch and add them to the sum."""
-        self._optimiser.zero_grad()
-        inputs.requires_grad_(True)  # torch warns when a module's backward hook has no input to report on
-        self._loss(self._module(inputs), labels).backward()
-        # A skipped step is Opacus' way of a physical batch: it clips and accumulates, and does nothing else.
-        self._optimiser.signal_skip_step()
-        self._optimiser.step()
-
-    def total(self) -> NDArray[np.float64]:
-        """The sum so far, (labels, inputs); zeros before the first batch."""
-        summed: torch.Tensor | None = getattr(self._weight, "summed_grad")  # noqa: B009
-        if summed is None:
-            return np.zeros(tuple(self._weight.shape))
-        return np.asarray(summed.detach().numpy(), dtype=np.float64)
+def _losses(
+    model: _Scores, inputs: torch.Tensor, labels: torch.Tensor, label_smoothing: float
+) -> Callable[[], torch.Tensor]:
+    return lambda: torch.nn.functional.cross_entropy(
+        model(inputs), labels, reduction="none", label_smoothing=label_smoothing
+    )

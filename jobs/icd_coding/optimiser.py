@@ -12,16 +12,17 @@ the last iterates when the plan averages.
 Invariants:
 
 - The state is a value: a step returns a new one, and the same state and sum always give the same next state.
+- Under local noise a round brings the mean of the hospitals' own steps instead of a gradient; `move` takes it as it is.
 - The state's file holds all that a coordinator needs to go on after a crash; it holds nothing private.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jobs.icd_coding.errors import BatchError, ModelFormatError
-from jobs.icd_coding.model import LinearModel, Parameters, load_tensors, tensor_bytes
+from jobs.icd_coding.model import load_tensors, tensor_bytes
 from jobs.icd_coding.recipe import Hyperparameters
 
 
@@ -30,7 +31,7 @@ class OptimiserState:
     """Where a run stands after some rounds.
 
     Attributes:
-        iterate: (labels * features + labels,) the weights, then the bias in units of the recipe's bias_scale.
+        iterate: (length,) the model's vector, a linear model's bias in units of the recipe's bias_scale.
         velocity: the same length, the momentum.
         tail_sum: the same length, the sum of the iterates that will be averaged.
         rounds_done: gradient rounds stepped so far.
@@ -44,12 +45,12 @@ class OptimiserState:
     tail_count: int
 
 
-def initial_state(shape: LinearModel) -> OptimiserState:
-    """The state before the first round, all zeros."""
+def initial_state(start: NDArray[np.float64]) -> OptimiserState:
+    """The state before the first round, at rest at `start`."""
     return OptimiserState(
-        iterate=np.zeros(shape.vector_length),
-        velocity=np.zeros(shape.vector_length),
-        tail_sum=np.zeros(shape.vector_length),
+        iterate=start.copy(),
+        velocity=np.zeros(len(start)),
+        tail_sum=np.zeros(len(start)),
         rounds_done=0,
         tail_count=0,
     )
@@ -71,17 +72,45 @@ def step(
     Raises: RuntimeError after the recipe's last round; BatchError if the sum has another length or is not
         finite, or expected_batch is not positive. The state stays as it was.
     """
-    if state.rounds_done >= recipe.rounds:
-        raise RuntimeError(f"optimiser: all {recipe.rounds} rounds of the plan are done")
-    if noisy_sum.shape != state.iterate.shape:
-        raise BatchError(f"gradient sum: expected shape {state.iterate.shape}, got {noisy_sum.shape}")
-    if not np.isfinite(noisy_sum).all():
-        raise BatchError("gradient sum: holds NaN or infinite numbers; abort the round")
+    _check_sum(state, noisy_sum, recipe)
     if not (np.isfinite(expected_batch) and expected_batch > 0):
         raise BatchError(f"expected_batch: expected a positive number, got {expected_batch}")
     estimate = noisy_sum / (-expected_batch * recipe.l2_clip_norm)
     velocity = recipe.momentum * state.velocity + recipe.learning_rate * estimate
-    iterate = state.iterate + velocity
+    return _advanced(state, state.iterate + velocity, velocity, recipe)
+
+
+def move(
+    state: OptimiserState, moves: NDArray[np.float64], recipe: Hyperparameters, *, hospitals: int
+) -> OptimiserState:
+    """Take one round of local steps: the mean of the hospitals' moves of the iterate.
+
+    Args:
+        moves: the decoded sum over hospitals of `local_steps.local_move`.
+        hospitals: how many are in the sum, >= 1; public.
+    Raises: as `step`.
+    """
+    _check_sum(state, moves, recipe)
+    return _advanced(state, state.iterate + moves / hospitals, state.velocity, recipe)
+
+
+def skipped(state: OptimiserState) -> OptimiserState:
+    """The state after a round whose sum was lost: nothing moves, and the momentum waits."""
+    return replace(state, rounds_done=state.rounds_done + 1)
+
+
+def _check_sum(state: OptimiserState, total: NDArray[np.float64], recipe: Hyperparameters) -> None:
+    if state.rounds_done >= recipe.rounds:
+        raise RuntimeError(f"optimiser: all {recipe.rounds} rounds of the plan are done")
+    if total.shape != state.iterate.shape:
+        raise BatchError(f"gradient sum: expected shape {state.iterate.shape}, got {total.shape}")
+    if not np.isfinite(total).all():
+        raise BatchError("gradient sum: holds NaN or infinite numbers; abort the round")
+
+
+def _advanced(
+    state: OptimiserState, iterate: NDArray[np.float64], velocity: NDArray[np.float64], recipe: Hyperparameters
+) -> OptimiserState:
     averaged = state.rounds_done >= recipe.rounds - recipe.averaged_rounds
     return OptimiserState(
         iterate=iterate,
@@ -92,18 +121,10 @@ def step(
     )
 
 
-def published_parameters(
-    state: OptimiserState,
-    shape: LinearModel,
-    recipe: Hyperparameters,
-    *,
-    feature_mean: NDArray[np.floating] | None = None,
-) -> Parameters:
-    """The version this state stands for: the iterate; after the last round, the mean of the last iterates."""
+def published_iterate(state: OptimiserState, recipe: Hyperparameters) -> NDArray[np.float64]:
+    """The vector this state stands for: the iterate; after the last round, the mean of the last iterates."""
     done = state.rounds_done == recipe.rounds and state.tail_count > 0
-    vector = (state.tail_sum / state.tail_count if done else state.iterate).copy()
-    vector[shape.labels * shape.features :] *= recipe.bias_scale
-    return shape.from_vector(vector, feature_mean=feature_mean)
+    return state.tail_sum / state.tail_count if done else state.iterate.copy()
 
 
 def state_bytes(state: OptimiserState) -> bytes:
@@ -118,12 +139,12 @@ def state_bytes(state: OptimiserState) -> bytes:
     )
 
 
-def load_state(data: bytes, shape: LinearModel) -> OptimiserState:
+def load_state(data: bytes, length: int) -> OptimiserState:
     """Read `state_bytes`.
 
-    Raises: ModelFormatError if the bytes are not a state of this shape.
+    Raises: ModelFormatError if the bytes are not a state for vectors of this length.
     """
-    vector = (shape.vector_length,)
+    vector = (length,)
     tensors = load_tensors(
         data,
         np.float64,

@@ -85,8 +85,10 @@ def plan_values(**changes: Any) -> dict[str, Any]:
         "label_space": codes,
         "encoder": HashedNgrams(features=FEATURES).config(),
         "model": {"kind": "linear", "bias_scale": 0.05, "label_smoothing": 0.1},
+        "estimator": "dp-sgd",
         "optimiser": {"learning_rate": 2.0, "momentum": 0.5, "averaged_rounds": 0},
         "rounds": 2,
+        "local_steps": 1,
         "sampling_prob": 1.0,
         "l2_clip_norm": 0.5,
         "noise_multiplier": 3.0,
@@ -108,6 +110,7 @@ def plan_values(**changes: Any) -> dict[str, Any]:
             "noise_multiplier": 2.0,
             "epsilon": _report_cost(2.0, 1e-5),
             "delta": 1e-5,
+            "predecessor": None,
         },
         "initial_version": version_id(shape.initial().to_bytes()),
     }

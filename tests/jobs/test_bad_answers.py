@@ -16,7 +16,7 @@ import torch
 from audit.canonical import digest_of
 from audit.entry import ROUND_ABORTED, ROUND_COMPLETED, RUN_STARTED, Entry
 from audit.statement import SignedStatement, sign_statement
-from jobs.errors import RunAborted, SiteError
+from jobs.errors import RunAborted, RunInterrupted, SiteError
 from jobs.transport import Message, Transport
 from site_packages.simulation import Simulation
 from tests.jobs.small_federation import NOW, Answer, bodies, simulation, small_plan
@@ -191,10 +191,10 @@ def test_without_dropouts_a_bad_answer_ends_the_run(tmp_path: Path) -> None:
         return "garbage" if (method, site) == ("round", "dommel") else real()
 
     whole = simulation(tmp_path, small_plan(sites=THREE, rounds=1), alter=alter)
-    with pytest.raises(RunAborted, match="round 1: masked vectors: 2 hospitals left"):
+    with pytest.raises(RunInterrupted, match=r"round 1: .*masked vectors: 2 hospitals left"):
         whole.run()
     (body,) = bodies(whole.entries, ROUND_ABORTED)
-    assert (body["participants"], body["dropped"]) == (list(THREE), ["dommel"])
+    assert (body["participants"], body["dropped"]) == (["amstel", "berkel"], ["dommel"])
     assert "dommel: answered with str, expected a message [bad-answer]" in body["reason"]
 
 
@@ -215,14 +215,16 @@ class Swapping:
 @pytest.mark.parametrize("method", ["announce", "share_keys", "round", "survivors", "unmask"])
 def test_swapped_answers_are_both_refused(method: str, tmp_path: Path) -> None:
     whole = simulation(tmp_path, small_plan(sites=THREE, rounds=1), wrap=lambda inner: Swapping(inner, method))
-    with pytest.raises(RunAborted, match=r"round 1: .*1 hospitals left") as aborted:
+    with pytest.raises(RunInterrupted, match=r"round 1: .*1 hospitals left") as stopped:
         whole.run()
     for site in ("amstel", "dommel"):
-        assert f"{site}: " in str(aborted.value)
+        assert f"{site}: " in str(stopped.value)
     assert not bodies(whole.entries, ROUND_COMPLETED)
-    (body,) = bodies(whole.entries, ROUND_ABORTED)
+    aborted = bodies(whole.entries, ROUND_ABORTED)
+    # Before the vectors were asked for, the round has not begun and may still be.
+    assert len(aborted) == int(method not in ("announce", "share_keys"))
     if method == "round":
-        assert body["dropped"] == ["amstel", "dommel"]
+        assert aborted[0]["dropped"] == ["amstel", "dommel"]
 
 
 def test_swapped_acceptances_start_nothing(tmp_path: Path) -> None:
@@ -235,7 +237,7 @@ def test_swapped_acceptances_start_nothing(tmp_path: Path) -> None:
 def test_swapped_metrics_are_not_logged(tmp_path: Path) -> None:
     plan = small_plan(sites=THREE, rounds=1, evaluation_sites=("amstel", "dommel"))
     whole = simulation(tmp_path, plan, wrap=lambda inner: Swapping(inner, "evaluate"))
-    with pytest.raises(RunAborted, match=r"amstel: its metrics do not hold: signed by dommel, expected amstel"):
+    with pytest.raises(RunInterrupted, match=r"amstel: its metrics do not hold: signed by dommel, expected amstel"):
         whole.run()
     assert [kind for kind, _ in whole.entries][-1] == "run.finished"
 
@@ -292,6 +294,6 @@ def test_bad_metrics_are_not_logged(change: Change, reason: str, tmp_path: Path)
 
     plan = small_plan(sites=THREE, rounds=1, evaluation_sites=("dommel",))
     holder.append(simulation(tmp_path, plan, alter=alter))
-    with pytest.raises(RunAborted, match=f"dommel: .*{reason}"):
+    with pytest.raises(RunInterrupted, match=f"dommel: .*{reason}"):
         holder[0].run()
     assert [kind for kind, _ in holder[0].entries][-1] == "run.finished"

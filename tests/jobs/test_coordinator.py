@@ -30,12 +30,13 @@ from jobs.errors import RunAborted, SiteError
 from jobs.icd_coding.model import LinearModel, Parameters, version_id
 from jobs.icd_coding.training import Training
 from jobs.plan import Plan
-from jobs.terms import aggregation_terms, model_shape, plan_encoder, plan_recipe
+from jobs.terms import aggregation_terms, linear_model, plan_encoder, plan_recipe
 from jobs.transport import Message
 from privacy import accounting
 from privacy.events import TrainingRound
 from privacy.secagg.quantisation import dequantise, quantise
 from site_packages.baselines import encode, train_in_the_clear
+from site_packages.learner import linear_parameters
 from site_packages.limits import TRAINING, VALIDATION, Limits
 from site_packages.local_work import LocalWork
 from site_packages.simulation import Simulation, SiteRecords
@@ -119,7 +120,7 @@ def test_the_chain_of_versions_is_unbroken(finished: Finished) -> None:
     assert stored == finished.outcome.model
     assert version_id(stored) == version
     loaded = LinearModel(features=FEATURES, labels=len(CODES)).load(stored)
-    assert np.array_equal(loaded.weight, finished.outcome.parameters.weight)
+    assert np.array_equal(loaded.weight, linear_parameters(finished.outcome.parameters).weight)
 
 
 def test_every_statement_is_its_hospitals_and_names_its_ledger(finished: Finished) -> None:
@@ -233,10 +234,10 @@ def test_without_noise_the_decoded_sum_is_the_plain_sum(tmp_path: Path) -> None:
     whole = simulation(tmp_path, plan, limits=PUBLIC)
     outcome = whole.run()
     works = {site: LocalWork(plan, each.training, each.test) for site, each in whole.records.items()}
-    training = Training(plan, model_shape(plan).initial())
+    training = Training(plan)
     versions = []
     for number in range(1, plan.aggregations + 1):
-        training.apply(number, quantised_sum(plan, works, training.parameters, number))
+        training.apply(number, quantised_sum(plan, works, linear_parameters(training.parameters), number), hospitals=4)
         versions.append(version_id(training.parameters.to_bytes()))
     assert versions == [body["version_out"] for body in bodies(whole.entries, ROUND_COMPLETED)]
     assert versions[-1] == outcome.version
@@ -251,11 +252,11 @@ def test_without_privacy_it_is_training_on_the_pooled_records(tmp_path: Path) ->
     plan = unprotected_plan(rounds=4, optimiser={"learning_rate": 5.0, "momentum": 0.5, "averaged_rounds": 2})
     whole = simulation(tmp_path, plan, limits=PUBLIC)
     outcome = whole.run()
-    encoded = [encode(plan_encoder(plan), [each.training], CODES) for each in whole.records.values()]
+    encoded = [encode(plan_encoder(plan).opened(), [each.training], CODES) for each in whole.records.values()]
     rows = sparse.vstack([matrix for matrix, _ in encoded], format="csr")
     labels = np.concatenate([codes for _, codes in encoded])
     assert len(labels) == plan.nominal_patients
-    pooled = train_in_the_clear(rows, labels, model_shape(plan), plan_recipe(plan))
+    pooled = train_in_the_clear(rows, labels, linear_model(plan), plan_recipe(plan))
     assert np.abs(pooled.weight).max() > 0.5
     for name in ("weight", "bias", "feature_mean"):
         assert np.abs(getattr(outcome.parameters, name) - getattr(pooled, name)).max() < 1e-4, name
@@ -281,8 +282,9 @@ def test_the_noise_of_the_decoded_sum(colluders: int, dropouts: int, missing: st
     present = len(SITES) - (missing is not None)
     expected = present / (len(SITES) - colluders - dropouts)
     # The first step is -learning rate * sum / (expected batch * clip); the mean is sum / nominal patients.
-    steps = outcome.parameters.weight.ravel() / (2.0 / (plan.nominal_patients * plan.l2_clip_norm))
-    means = outcome.parameters.feature_mean * plan.nominal_patients
+    parameters = linear_parameters(outcome.parameters)
+    steps = parameters.weight.ravel() / (2.0 / (plan.nominal_patients * plan.l2_clip_norm))
+    means = parameters.feature_mean * plan.nominal_patients
     for sample, sigma in ((steps, 3.0 * 0.5), (means, 4.0 * 1.0)):
         ratio = float(np.var(sample.astype(np.float64))) / sigma**2
         error = math.sqrt(2 / len(sample))
@@ -316,4 +318,4 @@ def test_sampled_patients_and_codes_outside_the_label_space(tmp_path: Path) -> N
     plan = small_plan(sampling_prob=0.5, label_space=CODES[:3])
     whole = simulation(tmp_path, plan, records=records())
     outcome = whole.run()
-    assert outcome.parameters.weight.shape == (3, FEATURES)
+    assert linear_parameters(outcome.parameters).weight.shape == (3, FEATURES)

@@ -21,7 +21,7 @@ from audit.entry import (
     Entry,
 )
 from audit.statement import REFUSAL, SignedStatement, verify_statement
-from jobs.errors import RunAborted, SiteError
+from jobs.errors import RunAborted, RunInterrupted, SiteError
 from jobs.transport import Message
 from privacy import accounting
 from site_packages.dataset import Dataset
@@ -84,20 +84,26 @@ def test_a_lost_hospital_without_dropouts(method: str, answered: bool, tmp_path:
         assert [(body["participants"], body["dropped"]) for body in rounds] == [(list(SITES), [])] * 2
         check_entries(whole)
         return
-    with pytest.raises(RunAborted, match=r"round 1: .*3 hospitals left.*dommel: no answer within 120 s"):
+    with pytest.raises(RunInterrupted, match=r"round 1: .*3 hospitals left.*dommel: no answer within 120 s"):
         whole.run()
-    (aborted,) = bodies(whole.entries, ROUND_ABORTED)
-    assert aborted["round"] == 1
-    assert "dommel: no answer within 120 s [unreachable]" in aborted["reason"]
-    if method == "round":
-        assert (aborted["participants"], aborted["dropped"]) == (list(SITES), ["dommel"])
-    assert [kind for kind, _ in whole.entries][-1] == ROUND_ABORTED
+    begun = method == "round"  # before, no hospital was asked for its vector
+    aborted = bodies(whole.entries, ROUND_ABORTED)
+    assert len(aborted) == int(begun)
+    if begun:
+        without = [site for site in SITES if site != "dommel"]
+        assert (aborted[0]["round"], aborted[0]["participants"], aborted[0]["dropped"]) == (1, without, ["dommel"])
+        assert "dommel: no answer within 120 s [unreachable]" in aborted[0]["reason"]
     assert not bodies(whole.entries, ROUND_COMPLETED)
     check_entries(whole)
-    # What was masked stays spent, what was not is given back, at every hospital.
-    spent = int(method == "round")
+    # What was masked stays spent; what was not stays reserved, for the run can go on.
     for site in SITES:
-        assert committed(whole, site) == (spent if site != "dommel" or answered else 0), site
+        assert committed(whole, site) == (int(begun) if site != "dommel" or answered else 0), site
+    assert len(reserved(whole)) == len(SITES)
+    whole.run()
+    assert [body["round"] for body in bodies(whole.entries, ROUND_COMPLETED)] == ([2] if begun else [1, 2])
+    check_entries(whole)
+    for site in SITES:
+        assert committed(whole, site) == (1 if begun and site == "dommel" and not answered else 2), site
     assert reserved(whole) == {}
 
 
@@ -110,10 +116,9 @@ def test_nothing_is_unmasked_in_an_aborted_round(tmp_path: Path) -> None:
         return lose(method, site, request, real)
 
     whole = simulation(tmp_path, small_plan(), alter=alter)
-    with pytest.raises(RunAborted, match="round 2"):
+    with pytest.raises(RunInterrupted, match="round 2"):
         whole.run()
-    tail = calls[len(calls) - 8 :]
-    assert tail == [*(("round", site) for site in SITES), *(("finish", site) for site in SITES)]
+    assert calls[-4:] == [("round", site) for site in SITES]
     assert len(bodies(whole.entries, ROUND_COMPLETED)) == 1
     # Round 1, and round 2 where it was masked, stay spent.
     for site in SITES:
@@ -121,8 +126,13 @@ def test_nothing_is_unmasked_in_an_aborted_round(tmp_path: Path) -> None:
         plan = whole.plan
         done = [plan.event(1)] if site == "dommel" else [plan.event(1), plan.event(2)]
         assert training.spent == accounting.epsilon(done, plan.delta)
-    assert reserved(whole) == {}
+    calls.clear()
+    whole.run()
+    # Round 2 is never asked for again, of anybody.
+    assert [body["round"] for body in bodies(whole.entries, ROUND_COMPLETED)] == [1, 3]
+    assert [site for method, site in calls if method == "round"] == list(SITES)
     # Nobody takes part any more.
+    assert reserved(whole) == {}
     for participant in whole.participants.values():
         with pytest.raises(SiteError, match="not-joined"):
             participant.handle("announce", {})
@@ -163,12 +173,12 @@ def test_more_than_the_dropouts_allowed_abort(tmp_path: Path) -> None:
         return real()
 
     whole = simulation(tmp_path, small_plan(dropouts=1), alter=alter)
-    with pytest.raises(RunAborted, match="round 1") as aborted:
+    with pytest.raises(RunInterrupted, match="round 1") as aborted:
         whole.run()
     # Both are to blame, though they were lost at different calls.
     assert "amstel: no answer" in str(aborted.value)
     assert "berkel: no answer" in str(aborted.value)
-    assert reserved(whole) == {}
+    assert len(reserved(whole)) == len(SITES)
 
 
 class Watched(SiteRecords):
@@ -266,8 +276,14 @@ def test_an_evaluating_hospital_that_refuses_is_left_out(tmp_path: Path) -> None
 def test_an_evaluation_that_fails_is_told_and_the_others_metrics_are_kept(tmp_path: Path) -> None:
     plan = small_plan(rounds=1, evaluation_sites=("amstel", "zenne"))
     whole = simulation(tmp_path, plan, alter=losing("amstel", "evaluate"))
-    with pytest.raises(RunAborted, match="trained, but not evaluated everywhere: amstel: no answer"):
+    with pytest.raises(RunInterrupted, match="trained, but not evaluated everywhere: amstel: no answer"):
         whole.run()
     assert len(bodies(whole.entries, RUN_FINISHED)) == 1
     assert [body["site"] for body in bodies(whole.entries, METRICS_REPORTED)] == ["zenne"]
+    # Gone on with, only the missing one is asked; no round, version or end is logged twice.
+    outcome = whole.run()
+    assert [body["site"] for body in bodies(whole.entries, METRICS_REPORTED)] == ["zenne", "amstel"]
+    assert sorted(outcome.metrics) == ["amstel", "zenne"]
+    assert len(bodies(whole.entries, RUN_FINISHED)) == len(bodies(whole.entries, RUN_STARTED)) == 1
+    assert len(bodies(whole.entries, ROUND_COMPLETED)) == 2
     assert reserved(whole) == {}

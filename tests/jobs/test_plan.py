@@ -10,7 +10,7 @@ import pytest
 from audit.canonical import canonical_json, digest_of
 from jobs.errors import PlanError
 from jobs.plan import MAX_PLAN_BYTES, SCHEMA, Plan
-from privacy.events import FeatureMean, Repeated, TrainingRound
+from privacy.events import FeatureMean, LocalSteps, Repeated, StatisticsRelease, TrainingRound
 from tests.jobs.small_federation import CODES, SITES, plan_values, small_plan, unprotected_plan
 
 
@@ -35,7 +35,7 @@ def test_the_hash_is_of_the_canonical_bytes_and_stable() -> None:
     plan = small_plan(**fixed)
     assert plan.hash == digest_of(plan.to_bytes())
     # If this changes, plans approved before can no longer be carried out: raise the schema's version instead.
-    assert plan.hash == "sha256:2bcf53e18aba3b06ac66dc259a571ebd882ee33d7d39eaa893a419572699c178"
+    assert plan.hash == "sha256:74e98f7cdc1f646ac7b9bbd46bb4b4c17cc712e2d46ef70268aa74b3648e394f"
 
 
 def test_every_field_is_in_the_hash() -> None:
@@ -49,7 +49,8 @@ def test_every_field_is_in_the_hash() -> None:
         "nominal_patients": 5, "epsilon": 1.0, "delta": 1e-6, "accountant": "x", "evaluation": {},
         "initial_version": "x",
     }  # fmt: skip
-    fixed = {"task", "noise_mode", "unit", "neighboring_relation", "minimum_sites"}  # one value each, or follows
+    # One value each, or they follow, or they only change together (see the tests of local noise and of ridge).
+    fixed = {"task", "noise_mode", "estimator", "local_steps", "unit", "neighboring_relation", "minimum_sites"}
     assert set(changes) | fixed == set(values)
     hashes = {plan.hash}
     for name, value in changes.items():
@@ -72,12 +73,12 @@ def test_an_unknown_field_is_named() -> None:
         Plan.from_bytes(canonical_json(as_json(noise_seed=1)))
 
 
-TEXTS = ("name", "consortium", "task", "label_system", "noise_mode", "unit", "neighboring_relation", "accountant",
-         "initial_version")  # fmt: skip
+TEXTS = ("name", "consortium", "task", "label_system", "noise_mode", "estimator", "unit", "neighboring_relation",
+         "accountant", "initial_version")  # fmt: skip
 LISTS = ("sites", "evaluation_sites", "label_space")
 OBJECTS = ("encoder", "model", "optimiser", "evaluation")
-WHOLES = ("minimum_sites", "rounds", "colluders", "dropouts", "scale", "ring_bits", "max_patients_per_round",
-          "nominal_patients")  # fmt: skip
+WHOLES = ("minimum_sites", "rounds", "local_steps", "colluders", "dropouts", "scale", "ring_bits",
+          "max_patients_per_round", "nominal_patients")  # fmt: skip
 NUMBERS = ("sampling_prob", "l2_clip_norm", "noise_multiplier", "delta")
 MAYBE = ("epsilon", "feature_mean_noise_multiplier")
 WRONG = [
@@ -121,7 +122,11 @@ RANGES: list[tuple[str, object, str]] = [
     ("label_space", [f"{number:05}" for number in range(20_001)], "label_space: 2 to 20000"),
     ("rounds", 0, "rounds: 1 to 10000"),
     ("rounds", 10_001, "rounds: 1 to 10000"),
-    ("noise_mode", "local", "noise_mode: one of distributed"),
+    ("noise_mode", "central", "noise_mode: one of distributed, local"),
+    ("estimator", "forest", "estimator: one of dp-sgd, ridge"),
+    ("estimator", "ridge", "rounds: the ridge estimator needs 1"),
+    ("local_steps", 2, "local_steps: 1 to 1 under distributed noise"),
+    ("local_steps", 0, "local_steps: 1 to 1 under distributed noise"),
     ("colluders", 0, "colluders: at least 1"),
     ("colluders", 4, "4 hospitals cannot carry 4 colluders and 0 dropouts"),
     ("dropouts", -1, "dropouts: must not be negative"),
@@ -176,7 +181,7 @@ BYTES: dict[str, tuple[bytes, str]] = {
     "1.0 for 1": (VALID.replace(b'"sampling_prob":1,', b'"sampling_prob":1.0,'), "not in canonical form"),
     "cut short": (VALID[:-5], "plan: not JSON"),
     "too long": (VALID + b" " * MAX_PLAN_BYTES, "at most 1048576 allowed"),
-    "another schema": (VALID.replace(SCHEMA.encode(), b"zegel/plan/v2"), "expected a plan of schema"),
+    "another schema": (VALID.replace(SCHEMA.encode(), b"zegel/plan/v1"), "expected a plan of schema"),
     "no schema": (canonical_json({key: value for key, value in json.loads(VALID).items() if key != "schema"}),
                   "expected a plan of schema"),
 }  # fmt: skip
@@ -213,3 +218,42 @@ def test_events_follow_the_plan() -> None:
             plan.event(outside)
     assert small_plan(feature_mean_noise_multiplier=None).training_events() == (Repeated(TrainingRound(1.0, 3.0), 2),)
     assert unprotected_plan().event(2).noise_multiplier == 0.0
+
+
+LOCAL = {"noise_mode": "local", "local_steps": 3}
+RIDGE = {
+    "estimator": "ridge", "rounds": 1, "l2_clip_norm": 1.0, "feature_mean_noise_multiplier": None,
+    "optimiser": {"gram_share": 0.3, "regularisation": 1.0, "confidence_scale": 1.0},
+    "model": {"kind": "linear", "bias_scale": 0.1}, "epsilon": 2.0,
+}  # fmt: skip
+
+
+def test_local_noise_is_paid_step_by_step() -> None:
+    plan = small_plan(**LOCAL, epsilon=9.0)
+    assert plan.event(2) == LocalSteps(1.0, 3.0, 3)
+    assert plan.training_events() == (FeatureMean(4.0, plan.training_events()[0].purpose), Repeated(plan.event(2), 2))  # type: ignore[union-attr]
+    assert plan.hash != small_plan(**{**LOCAL, "local_steps": 2}, epsilon=9.0).hash
+    assert small_plan(noise_mode="local", epsilon=9.0).hash != small_plan(epsilon=9.0).hash
+
+
+def test_a_ridge_plan_is_one_release_of_statistics() -> None:
+    plan = small_plan(**RIDGE)
+    assert plan.aggregations == 1
+    (only,) = plan.training_events()
+    assert isinstance(only, Repeated)
+    assert only.count == 1
+    assert isinstance(only.event, StatisticsRelease)
+    assert only.event.noise_multiplier == plan.noise_multiplier
+    assert plan.hash != small_plan(**{**RIDGE, "estimator": "dp-sgd"}).hash
+
+
+@pytest.mark.parametrize("name", ["rounds", "sampling_prob", "l2_clip_norm"])
+def test_a_ridge_plan_takes_everybody_once_at_norm_one(name: str) -> None:
+    with pytest.raises(PlanError, match=f"{name}: the ridge estimator needs 1"):
+        small_plan(**{**RIDGE, name: 2 if name == "rounds" else 0.5})
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1001])
+def test_local_steps_are_bounded(steps: int) -> None:
+    with pytest.raises(PlanError, match=f"local_steps: 1 to 1000 under local noise, got {steps}"):
+        small_plan(**{**LOCAL, "local_steps": steps}, epsilon=9.0)

@@ -80,7 +80,7 @@ def test_without_privacy_there_is_no_noise(cache: Path) -> None:
         ({"sites": ("amstel", "berkel")}, PlanError, "needs 3 to 50 training hospitals, got 2"),
         ({"sites": ("geul", "berkel", "amstel")}, PlanError, "sites: must be sorted"),
         ({"dropouts": 2}, PlanError, "allowed_dropouts: expected 0-1"),
-        ({"label_space": ("I10",)}, CodingError, "labels >= 2"),
+        ({"label_space": ("I10",)}, PlanError, "label_space: 2 to 20000"),
         ({"features": 300}, CodingError, "power of two"),
         ({"nominal_patients": 0}, CodingError, "nominal_patients >= 1"),
         ({"epsilon": 0.0}, CodingError, "0 < epsilon <= 200"),

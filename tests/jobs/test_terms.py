@@ -7,16 +7,15 @@ from typing import Any
 
 import pytest
 
-from audit.schema import each_value, fields_of, nullable, number
 from jobs.errors import PlanError
 from jobs.icd_coding.errors import CodingError
 from jobs.plan import Plan
 from jobs.terms import (
-    EvaluationTerms,
+    Predecessor,
     aggregation_terms,
     check_terms,
     evaluation_terms,
-    model_shape,
+    linear_model,
     plan_recipe,
     secagg_parameters,
 )
@@ -39,22 +38,22 @@ def test_the_noise_is_whole_without_colluders_and_dropouts(
     plan = small_plan(sites=sites, colluders=colluders, dropouts=dropouts, epsilon=5.0)
     step = aggregation_terms(plan, 2)
     assert step.event == TrainingRound(1.0, 3.0)
-    assert step.share_sigma * math.sqrt(shares) == pytest.approx(3.0 * (0.5 * 2**24 + math.sqrt(LENGTH)), rel=1e-12)
+    assert step.noise_std * math.sqrt(shares) == pytest.approx(3.0 * (0.5 * 2**24 + math.sqrt(LENGTH)), rel=1e-12)
     mean = aggregation_terms(plan, 1)
     assert isinstance(mean.event, FeatureMean)
-    assert mean.share_sigma * math.sqrt(shares) == pytest.approx(4.0 * (2**24 + math.sqrt(FEATURES)), rel=1e-12)
+    assert mean.noise_std * math.sqrt(shares) == pytest.approx(4.0 * (2**24 + math.sqrt(FEATURES)), rel=1e-12)
     assert (mean.dimension, step.dimension, step.scale) == (FEATURES, LENGTH, 2**24)
 
 
 def test_an_unprotected_plan_has_no_shares() -> None:
-    assert [aggregation_terms(unprotected_plan(), number).share_sigma for number in (1, 2, 3)] == [0.0] * 3
+    assert [aggregation_terms(unprotected_plan(), number).noise_std for number in (1, 2, 3)] == [0.0] * 3
 
 
 def test_every_hospital_fits_the_ring_at_its_bound() -> None:
     plan = small_plan(ring_bits=32, scale=1 << 10, max_patients_per_round=1000)
     terms = aggregation_terms(plan, 2)
     assert terms.bound >= 1000 * 0.5 * 2**10
-    assert len(SITES) * (terms.bound + 6 * terms.share_sigma) < 2**31
+    assert len(SITES) * (terms.bound + 6 * terms.noise_std) < 2**31
 
 
 @pytest.mark.parametrize(
@@ -161,49 +160,36 @@ def test_a_malformed_evaluation_is_named(changes: dict[str, Any], message: str) 
 
 def test_a_report_is_one_release_of_all_counts() -> None:
     terms = evaluation_terms(small_plan())
-    assert terms.counts == 7
-    assert terms.l2_sensitivity == pytest.approx(math.sqrt(7))
-    assert terms.noise_std == pytest.approx(2 * math.sqrt(7))
+    # admissions, right@1, right@3, two per threshold and three histograms over chapters
+    assert terms.noise_std == pytest.approx(2 * math.sqrt(10))
     assert isinstance(terms.event, MetricRelease)
     assert terms.event.noise_multiplier == 2.0
+    assert terms.predecessor is None
 
 
-TERMS = EvaluationTerms((0.3, 0.5, 0.7), precision_target=0.8, noise_multiplier=1.0, epsilon=4.0, delta=1e-5)
+DIGESTS = {"plan_hash": "sha256:" + "a" * 64, "version": "sha256:" + "b" * 64}
+
+
+def test_a_predecessor_is_compared_on_the_same_admissions() -> None:
+    terms = evaluation_terms(merged("evaluation", predecessor=DIGESTS))
+    assert terms.predecessor == Predecessor(**DIGESTS)
+    assert terms.layout.predecessor
+    assert terms.noise_std == pytest.approx(2 * math.sqrt(15))
 
 
 @pytest.mark.parametrize(
-    ("by_threshold", "threshold", "coverage", "precision"),
+    ("value", "message"),
     [
-        ([90, 75, 50, 45, 20, 20], 0.3, 0.9, 75 / 90),  # the lowest that reaches .8, not the most precise
-        ([90, 60, 50, 45, 20, 20], 0.5, 0.5, 0.9),
-        ([90, 60, 50, 20, 20, 16], 0.7, 0.2, 0.8),  # exactly at the target
-        ([90, 60, 50, 20, 20, 15], 1.0, 0.0, 0.0),  # none: nothing is automatic
-        ([-4, 3, 0, 0, -1, -1], 1.0, 0.0, 0.0),  # a count at or below zero never qualifies
-        ([90, 99, 50, 45, 20, 20], 0.3, 0.9, 1.0),  # noise may put right above automatic
+        ("sha256:00", "expected null or exactly"),
+        ({"version": DIGESTS["version"]}, "expected null or exactly"),
+        ({**DIGESTS, "more": 1}, "expected null or exactly"),
+        ({**DIGESTS, "version": "b" * 64}, r"predecessor\.version: expected sha256"),
+        ({**DIGESTS, "plan_hash": None}, r"predecessor\.plan_hash: expected sha256"),
     ],
 )
-def test_the_threshold_chosen_from_noisy_counts(
-    by_threshold: list[int], threshold: float, coverage: float, precision: float
-) -> None:
-    values = TERMS.values([100, 60, 80, *by_threshold])
-    assert list(values) == ["admissions", "hit@1", "hit@3", "threshold", "coverage", "precision"]
-    assert values["threshold"] == {"value": threshold, "lower": None, "upper": None}
-    assert values["coverage"]["value"] == pytest.approx(coverage)
-    assert values["precision"]["value"] == pytest.approx(precision)
-    assert values["hit@1"]["value"] == 0.6
-    assert values["hit@3"]["value"] == 0.8
-
-
-@pytest.mark.parametrize("noisy", [[100, 60, 80, 90, 75, 50, 45, 20, 20], [0] * 9, [-9, 4, -3, 5, -2, -1, 7, 0, -8]])
-def test_metrics_fit_the_logs_schema_and_lie_in_their_intervals(noisy: list[int]) -> None:
-    values = TERMS.values(noisy)
-    table = {"value": number(), "lower": nullable(number()), "upper": nullable(number())}
-    each_value(fields_of(table, further=False))(values, "values")
-    std = TERMS.noise_std
-    assert values["admissions"] == {"value": noisy[0], "lower": noisy[0] - 2 * std, "upper": noisy[0] + 2 * std}
-    for name in ("hit@1", "hit@3", "coverage", "precision"):
-        value = values[name]
-        assert 0 <= value["lower"] <= value["value"] <= value["upper"] <= 1, name
+def test_a_malformed_predecessor_is_named(value: Any, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        evaluation_terms(merged("evaluation", predecessor=value))
 
 
 def test_colluders_that_leave_no_noise_are_refused() -> None:
@@ -215,6 +201,6 @@ def test_colluders_that_leave_no_noise_are_refused() -> None:
 
 
 def test_the_shape_follows_encoder_and_labels() -> None:
-    shape = model_shape(small_plan())
+    shape = linear_model(small_plan())
     assert (shape.features, shape.labels, shape.vector_length) == (FEATURES, len(CODES), LENGTH)
     assert secagg_parameters(small_plan(), "run").dimension == LENGTH

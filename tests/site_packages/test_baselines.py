@@ -28,7 +28,7 @@ RECIPE = Hyperparameters(
     label_smoothing=0.1,
     centring=True,
 )
-ENCODER = plan_encoder(small_plan())
+ENCODER = plan_encoder(small_plan()).opened()
 
 
 def test_encoding_puts_data_sets_under_each_other() -> None:
@@ -36,7 +36,7 @@ def test_encoding_puts_data_sets_under_each_other() -> None:
     rows, labels = encode(ENCODER, [first, second], CODES)
     assert rows.shape == (7, FEATURES)
     assert labels.tolist() == [CODES.index(c) if c in CODES else -1 for c in (*first.categories, *second.categories)]
-    assert np.array_equal(rows[3:].toarray(), ENCODER.encode(second.texts).toarray())
+    assert np.array_equal(rows[3:].toarray(), sparse.csr_matrix(ENCODER.encode(second.texts)).toarray())
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])

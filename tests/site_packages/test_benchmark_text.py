@@ -117,7 +117,7 @@ BAD: dict[str, tuple[str | None, tuple[str, ...], str]] = {
     "a short row": ("id,text,code\n1,x\n", (), "line 2: expected 3 fields"),
     "few patients": ("id,text,code\n1,x,I10\n2,y,H25\n", (), "2 patients cannot be dealt to 8 hospitals"),
     "one code": (
-        "id,text,code\n" + "".join(f"{number},x,I10\n" for number in range(9)), (), "labels >= 2",
+        "id,text,code\n" + "".join(f"{number},x,I10\n" for number in range(9)), (), "label_space: 2 to 20000 codes",
     ),
     "two hospitals": ("id,text,code,hospital\n1,x,I10,A\n2,y,H25,B\n", (), "needs 3 to 50 training hospitals, got 2"),
     "an odd width": ("", ("--features", "300"), "power of two"),

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from site_packages.codes import load_code_table, who_2019
-from site_packages.errors import CodeRefusedError, CodeTableError
+from site_packages.codes import CODE_TABLE_STEM, dataset_code_table, load_code_table, who_2019
+from site_packages.dhd_import import import_dhd
+from site_packages.errors import CodeRefusedError, CodeTableError, ManifestError
+from site_packages.store import store_dataset
+from tests.site_packages.dhd_tables import Tables, admission, diagnosis, document
 
 DAY = date(2024, 3, 10)
 
@@ -76,3 +79,66 @@ def test_unusable_tables(tmp_path: Path, content: str, message: str) -> None:
     path.write_text(content, encoding="utf-8")
     with pytest.raises(CodeTableError, match=message):
         load_code_table(path)
+
+
+TABLE = (
+    "code,title,valid_from,valid_to\nH25.1,Staar,2014-01-01,2023-12-31\nI10,Hypertensie,,\n"
+    "U07.1,Covid,2020-03-01,\nG35,MS,,2010-12-31\n"
+)
+
+
+def test_categories_valid_in_a_period(tmp_path: Path) -> None:
+    path = tmp_path / "codes.csv"
+    path.write_text(TABLE, encoding="utf-8")
+    table = load_code_table(path)
+    assert table.categories(date(2015, 1, 1), date(2019, 1, 1)) == {"H25", "I10"}
+    assert table.categories(date(2020, 3, 1), date(2020, 3, 1)) == {"H25", "I10", "U07"}
+    assert table.categories(date(2024, 1, 1), date(2025, 1, 1)) == {"I10", "U07"}
+    assert table.categories(date(2010, 12, 31), date(2014, 1, 1)) == {"H25", "I10", "G35"}
+    assert table.categories(date.min, date.max) == {"H25", "I10", "U07", "G35"}
+    assert {"H25", "I10"} < who_2019().categories(DAY, DAY)
+
+
+def stored(folder: Path, code_table: Path | None) -> Path:
+    """One admission, imported with this table of codes."""
+    tables = Tables(folder)
+    tables.admissions = [admission(0, admission_date="2023-03-01", discharge_date="2023-03-01")]
+    tables.documents = [document(0, publication_date="2023-03-01")]
+    tables.diagnoses = [diagnosis(0, icd10_diagnosis_code="H25.1")]
+    codes = who_2019() if code_table is None else load_code_table(code_table)
+    target, _ = store_dataset(
+        folder / "home", import_dhd(*tables.write(), code_table=codes), site="amstel", synthetic=True
+    )
+    return target
+
+
+def test_a_data_set_keeps_the_table_it_was_imported_with(tmp_path: Path) -> None:
+    path = tmp_path / "national.csv"
+    path.write_text(TABLE, encoding="utf-8")
+    folder = stored(tmp_path, path)
+    path.unlink()
+    kept = folder / f"{CODE_TABLE_STEM}.csv"
+    assert kept.read_text(encoding="utf-8") == TABLE
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert dataset_code_table(folder).categories(date.min, date.max) == {"H25", "I10", "U07", "G35"}
+    for change in (lambda: kept.write_text(TABLE + "Z99,Extra,,\n", encoding="utf-8"), kept.unlink):
+        change()
+        with pytest.raises(
+            CodeTableError, match=r"imported with the code table national\.csv.*import the tables again"
+        ):
+            dataset_code_table(folder)
+    # Importing the same tables again puts it back beside the same data set.
+    path.write_text(TABLE, encoding="utf-8")
+    assert stored(tmp_path, path) == folder
+    assert dataset_code_table(folder).categories(DAY, DAY) == {"I10", "U07"}
+
+
+def test_without_a_table_of_its_own_it_is_whos(tmp_path: Path) -> None:
+    folder = stored(tmp_path, None)
+    assert not list(folder.glob(f"{CODE_TABLE_STEM}*"))
+    assert dataset_code_table(folder) is who_2019()
+    (folder / "manifest.json").write_bytes(b"{")
+    with pytest.raises(ManifestError):
+        dataset_code_table(folder)
+    with pytest.raises(CodeTableError, match="holds no data set"):
+        dataset_code_table(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from audit.canonical import format_time
 from audit.certificates import (
@@ -22,7 +25,7 @@ from audit.certificates import (
     issue_certificate,
 )
 from audit.statement import APPROVAL, SignedStatement, sign_statement
-from jobs.errors import SiteRefused
+from jobs.errors import PlanError, SiteRefused
 from jobs.plan import Plan
 from privacy.errors import LedgerError
 from privacy.ledger import Ledger
@@ -93,6 +96,7 @@ class Ask:
     limits: Limits = field(default_factory=Limits)
     known_codes: frozenset[str] | None = None
     root: Any = None
+    installed: frozenset[str] = frozenset()
 
 
 def check(keyring: Keyring, ask: Ask) -> Admitted:
@@ -111,6 +115,7 @@ def check(keyring: Keyring, ask: Ask) -> Admitted:
         root=keyring.root if ask.root is None else ask.root,
         limits=ask.limits,
         known_codes=ask.known_codes,
+        installed_encoders=ask.installed,
         now=NOW,
     )
 
@@ -118,6 +123,23 @@ def check(keyring: Keyring, ask: Ask) -> Admitted:
 PLAN = small_plan(evaluation_sites=("amstel", "zenne"))
 EVALUATION = plan_values()["evaluation"]
 STRICT = Limits()
+MODEL = "sha256:" + 64 * "d"
+TRANSFORMER = {
+    "kind": "transformer", "model": "small", "digest": MODEL, "features": 384, "max_tokens": 64, "chunks": 2,
+    "pooling": "mean",
+}  # fmt: skip
+COMBINED = {
+    "kind": "combined",
+    "parts": [{"share": 0.7, "encoder": PLAN.encoder}, {"share": 0.3, "encoder": TRANSFORMER}],
+}
+READERS = replace(STRICT, encoders=("hashed-ngrams", "transformer", "combined"))
+
+
+def local_plan(**changes: Any) -> Plan:
+    """Each hospital adds all of the noise to two local steps a round."""
+    noise = changes.pop("noise_multiplier", 3.0)
+    values = {"noise_mode": "local", "local_steps": 2, "noise_multiplier": noise, "epsilon": 50.0, **changes}
+    return small_plan(**values)
 
 
 def altered(plan: Plan) -> bytes:
@@ -153,6 +175,38 @@ CASES: dict[str, tuple[str, Callable[[], Ask], str]] = {
     "a task switched off": ("task-not-allowed", lambda: Ask(PLAN, limits=replace(STRICT, tasks=())), "icd_coding"),
     "an encoder switched off": (
         "encoder-not-allowed", lambda: Ask(PLAN, limits=replace(STRICT, encoders=("bert",))), "allowed: bert",
+    ),
+    "a part of the encoder switched off": (
+        "encoder-not-allowed",
+        lambda: Ask(small_plan(encoder=COMBINED), limits=replace(READERS, encoders=("hashed-ngrams", "combined"))),
+        "transformer; allowed: hashed-ngrams, combined",
+    ),
+    "an encoder of no known kind": (
+        "encoder-not-allowed", lambda: Ask(small_plan(encoder={"kind": "oracle"})), "oracle; allowed",
+    ),
+    "a model that is not installed": (
+        "encoder-not-installed", lambda: Ask(small_plan(encoder=TRANSFORMER), limits=READERS), f"{MODEL}; its operator",
+    ),
+    "a model of a part that is not installed": (
+        "encoder-not-installed",
+        lambda: Ask(small_plan(encoder=COMBINED), limits=READERS, installed=frozenset({"sha256:" + 64 * "e"})),
+        f"{MODEL}; its operator",
+    ),
+    "little noise of its own": (
+        "own-noise-too-weak",
+        lambda: Ask(PLAN, limits=replace(STRICT, maximum_epsilon_against_everyone=2.5)),
+        "epsilon at most 2.5 if the server and all other hospitals work together, this plan's is",
+    ),
+    "local noise under the floor": (
+        "noise-too-weak",
+        lambda: Ask(local_plan(noise_multiplier=2.9), limits=replace(STRICT, minimum_noise_multiplier=3.0)),
+        "at least 3, got 2.9",
+    ),
+    "local steps understated": ("epsilon-understated", lambda: Ask(local_plan(epsilon=1.0)), "it says 1, this hosp"),
+    "local noise against everybody else": (
+        "own-noise-too-weak",
+        lambda: Ask(local_plan(), limits=replace(STRICT, maximum_epsilon_against_everyone=0.5)),
+        "epsilon at most 0.5",
     ),
     "codes it has no table for": (
         "label-not-known", lambda: Ask(PLAN, known_codes=frozenset({"H25", "M17"})), "2 codes, the first I10",
@@ -215,8 +269,8 @@ def test_what_is_refused(case: str, keyring: Keyring) -> None:
 
 
 def test_the_table_reaches_every_code() -> None:
-    """All but `over-budget`, which the ledger finds: see below."""
-    assert {code for code, _, _ in CASES.values()} == set(REASONS) - {"over-budget"}
+    """All but what the ledger finds: see below."""
+    assert {code for code, _, _ in CASES.values()} == set(REASONS) - {"over-budget", "ledger-rolled-back"}
 
 
 PASSING: dict[str, Ask] = {
@@ -233,6 +287,11 @@ PASSING: dict[str, Ask] = {
             maximum_delta=1e-5,
         ),
     ),
+    "an encoder whose model is installed": Ask(
+        small_plan(encoder=COMBINED), limits=READERS, installed=frozenset({MODEL, "sha256:" + 64 * "e"})
+    ),
+    "enough noise of its own": Ask(PLAN, limits=replace(STRICT, maximum_epsilon_against_everyone=50.0)),
+    "local noise at the floor": Ask(local_plan(), limits=replace(STRICT, minimum_noise_multiplier=2.0)),
     "no noise on public data": Ask(unprotected_plan(), limits=Limits(data_is_public=True)),
     "more epsilon than it costs": Ask(small_plan(epsilon=50.0)),
     # Each hospital asks only what concerns it.
@@ -329,9 +388,11 @@ def guarded(keyring: Keyring, ask: Ask) -> Participant:
         limits=ask.limits,
         ledger=nothing,
         memory=nothing,
+        outbox=nothing,
         manifest=nothing,
         load_work=nothing,
         known_codes=ask.known_codes,
+        installed_encoders=ask.installed,
         random_bytes=nothing,
         clock=clock,
     )
@@ -369,6 +430,64 @@ def test_the_touchstone_works(keyring: Keyring) -> None:
     }
     with pytest.raises(AssertionError, match="touched reserve"):
         guarded(keyring, ask).handle("join", request)
+
+
+@st.composite
+def asked_of(draw: st.DrawFn) -> tuple[dict[str, Any], Limits, bytes]:
+    """Some plan, some limits, and bytes that may not be the plan's."""
+    changes = draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "rounds": st.integers(1, 600),
+                "noise_multiplier": st.sampled_from([0.1, 0.3, 3.0]),
+                "epsilon": st.sampled_from([0.1, 2.5, 40.0]),
+                "delta": st.sampled_from([1e-9, 1e-5, 1e-3]),
+                "l2_clip_norm": st.sampled_from([0.5, 11.0]),
+                "dropouts": st.integers(0, 2),
+                "encoder": st.sampled_from([PLAN.encoder, TRANSFORMER, COMBINED, {"kind": "oracle"}]),
+                "evaluation_sites": st.sampled_from([(), ("amstel",), ("zenne",)]),
+            },
+        )
+    )
+    limits = draw(
+        st.builds(
+            Limits,
+            minimum_sites=st.integers(3, 5),
+            maximum_rounds=st.sampled_from([2, 500]),
+            encoders=st.sampled_from([(), ("hashed-ngrams",), READERS.encoders]),
+        )
+    )
+    return changes, limits, draw(st.sampled_from([b"", b" ", b"x", b"}"]))
+
+
+@settings(derandomize=True, max_examples=40, deadline=None)
+@given(asked=asked_of(), approved=st.booleans(), site=st.sampled_from(["amstel", "maas"]))
+def test_nothing_is_read_before_the_guard_and_the_ledger_agreed(
+    asked: tuple[dict[str, Any], Limits, bytes], approved: bool, site: str, keyring: Keyring
+) -> None:
+    """Whatever is asked: it is refused with a code, or the first thing touched is the ledger's reservation."""
+    changes, limits, tail = asked
+    try:
+        plan = small_plan(**changes)
+    except PlanError:
+        return  # no such plan can be written
+    request = {
+        "run_id": "run-1",
+        "plan_hash": plan.hash,
+        "plan": plan.to_bytes() + tail,
+        "approvals": [approve_plan(keyring, plan, now=NOW)] if approved else [],
+        "certificates": [certificate_pem(certificate) for certificate in keyring.certificates.values()],
+    }
+    with pytest.raises((SiteRefused, AssertionError)) as ended:
+        guarded(keyring, Ask(plan, site=site, limits=limits)).handle("join", request)
+    if isinstance(ended.value, SiteRefused):
+        assert ended.value.code in REASONS
+    else:
+        assert str(ended.value) == "touched reserve"
+        assert approved
+        assert not tail
+        assert site == "amstel"
 
 
 # -- the budget --------------------------------------------------------------------------------------------------
@@ -413,6 +532,32 @@ def test_a_second_run_does_not_fit_beside_the_first(tmp_path: Path) -> None:
     other = replace(whole.plan, name="second")
     with pytest.raises(LedgerError, match="cohort 'training'"):
         whole.ledgers["amstel"].reserve("run-2", TRAINING, other.training_events(), plan_hash=other.hash)
+
+
+def test_a_ledger_that_was_put_back_is_refused_by_its_code(tmp_path: Path) -> None:
+    """Database and anchor are put back together; only what the hospital signed before tells."""
+    whole = simulation(tmp_path, PLAN)
+    path, given = tmp_path / "amstel-again.db", tmp_path / "given-head.json"
+    ledger = Ledger.create(path, site="amstel", clock=clock, given_path=given)
+    for cohort in (TRAINING, VALIDATION):
+        ledger.set_budget(cohort, epsilon=50.0, delta=1e-5, officer="Officer", reason="test")
+    copies = {each: each.read_bytes() for each in (path, path.with_name(f"{path.name}.anchor"))}
+    whole.participants["amstel"]._ledger = ledger
+    signed = joined(whole, "amstel")["acceptance"]["statement"]
+    assert json.loads(given.read_bytes())["head"] == signed["ledger_head"] == ledger.head
+    for each, content in copies.items():
+        each.write_bytes(content)
+    whole.participants["amstel"]._ledger = Ledger.unread(path, clock=clock, given_path=given)
+    whole.run_id = "run-20260102T000000Z-000000"
+    with pytest.raises(SiteRefused, match="zegel site recover-ledger") as refused:
+        joined(whole, "amstel")
+    assert refused.value.code == "ledger-rolled-back"
+    assert str(tmp_path) not in json.dumps(refused.value.refusal)
+    # The officer declares the loss and sets the budgets again: the next run is admitted.
+    recovered = Ledger.recover(path, officer="Officer", reason="disk", clock=clock, given_path=given)
+    for cohort in (TRAINING, VALIDATION):
+        recovered.set_budget(cohort, epsilon=50.0, delta=1e-5, officer="Officer", reason="reviewed")
+    assert joined(whole, "amstel")["acceptance"]["statement"]["ledger_head"] == recovered.head
 
 
 def test_a_hospital_without_a_budget_refuses(tmp_path: Path) -> None:

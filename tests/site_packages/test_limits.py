@@ -41,10 +41,12 @@ def test_by_default_data_is_not_public() -> None:
 @pytest.mark.parametrize("name", [field.name for field in fields(Limits)])
 def test_a_missing_limit_is_an_error(name: str, path: Path) -> None:
     value = asdict(Limits())
-    del value[name]
+    usual = value.pop(name)
     path.write_text(json.dumps(value), encoding="utf-8")
-    with pytest.raises(SitePackagesError, match="expected exactly the fields"):
+    with pytest.raises(SitePackagesError, match="expected exactly the fields") as refused:
         Limits.read(path)
+    # Whoever updates Zegel reads which limit is new, and what it usually is; it is never filled in silently.
+    assert f"missing: {name} (usually {json.dumps(usual)})" in str(refused.value)
 
 
 WRONG: list[tuple[str, object, str]] = [
@@ -57,6 +59,10 @@ WRONG: list[tuple[str, object, str]] = [
         (name, wrong, "must be a number")
         for name in ("maximum_l2_clip_norm", "minimum_noise_multiplier", "maximum_delta")
         for wrong in (-0.1, "3", None, True, float("nan"), float("inf"))
+    ),
+    *(
+        ("maximum_epsilon_against_everyone", wrong, "must be a number")
+        for wrong in (-0.1, "3", True, float("nan"), float("inf"))
     ),
     *(
         (name, wrong, "must be a list of names")
@@ -89,6 +95,13 @@ def test_a_file_that_holds_no_limits(content: bytes, message: str, path: Path) -
     path.write_bytes(content)
     with pytest.raises(SitePackagesError, match=message):
         Limits.read(path)
+
+
+@pytest.mark.parametrize("most", [None, 0.0, 8.0])
+def test_a_limit_may_be_left_open(most: float | None, path: Path) -> None:
+    limits = Limits(maximum_epsilon_against_everyone=most)
+    limits.write(path)
+    assert Limits.read(path) == limits
 
 
 def test_no_file_is_an_error(path: Path) -> None:

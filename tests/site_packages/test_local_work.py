@@ -15,9 +15,10 @@ from scipy import sparse
 
 from jobs.icd_coding.model import Parameters
 from jobs.plan import Plan
-from jobs.terms import aggregation_terms, model_shape
+from jobs.terms import aggregation_terms, evaluation_terms, linear_model, plan_model
 from privacy.secagg.quantisation import quantise
 from site_packages.dataset import Dataset, dataset_from_records
+from site_packages.learner import LinearLearner
 from site_packages.local_work import LocalWork
 from tests.jobs.small_federation import CODES, FEATURES, letters, seeded, small_plan
 
@@ -30,7 +31,7 @@ NOBODY = letters("nobody", 0)
 
 def parameters(seed: int, spread: float = 1.0) -> Parameters:
     generator = np.random.default_rng(seed)
-    start = model_shape(PLAN).initial()
+    start = linear_model(PLAN).initial()
     return Parameters(
         weight=generator.normal(0, spread, start.weight.shape).astype(np.float32),
         bias=generator.normal(0, spread, start.bias.shape).astype(np.float32),
@@ -95,8 +96,19 @@ def test_a_patient_with_many_admissions_counts_once() -> None:
     assert len(drawn) > 1
 
 
+def linear(work: LocalWork) -> LinearLearner:
+    assert isinstance(work._learner, LinearLearner)
+    return work._learner
+
+
+def dense(training: Dataset) -> NDArray[np.float32]:
+    rows = linear(LocalWork(PLAN, training, NOBODY)).rows
+    assert sparse.issparse(rows)
+    return np.asarray(rows.toarray())
+
+
 def with_rows(work: LocalWork, rows: NDArray[np.float32]) -> LocalWork:
-    work.training = replace(work.training, rows=sparse.csr_matrix(rows))
+    linear(work).rows = sparse.csr_matrix(rows)
     return work
 
 
@@ -105,7 +117,7 @@ def test_records_with_numbers_that_are_not_finite_are_dropped_and_counted(
     bad: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     training = letters("amstel", 5)
-    rows = LocalWork(PLAN, training, NOBODY).training.rows.toarray()
+    rows = dense(training)
     rows[2, 7] = bad
     others = training.take(np.array([0, 1, 3, 4]))
     for number in (MEAN, STEP):
@@ -121,7 +133,7 @@ def test_records_with_numbers_that_are_not_finite_are_dropped_and_counted(
 def test_an_encoder_that_breaks_its_promise_is_held_to_it() -> None:
     """A row longer than 1 still moves the mean by at most 1."""
     training = letters("amstel", 1)
-    rows = LocalWork(PLAN, training, NOBODY).training.rows.toarray() * np.float32(40)
+    rows = dense(training) * np.float32(40)
     total = with_rows(LocalWork(PLAN, training, NOBODY), rows).contribution(parameters(2), MEAN, seeded(1))
     assert 0.999 < np.linalg.norm(total) <= 1.0
 
@@ -171,11 +183,16 @@ def test_counts_of_the_evaluation() -> None:
     texts = ["a", "b", "c", "d", "e"]
     codes = ["H25", "I10", "K40", "K40", "Z99"]
     work = LocalWork(PLAN, NOBODY, dataset(texts, codes))
-    start = model_shape(PLAN).initial()
+    start = linear_model(PLAN).initial()
     # Scores by hand: everybody H25 at .97, then I10, K40 and M17 in this order.
     model = replace(start, bias=np.array([5.0, 1.0, 0.5, 0.0], dtype=np.float32))
-    counts = work.metric_counts(model, (0.3, 0.99), seeded(1))
-    assert counts.tolist() == [5, 1, 4, 5, 1, 0, 0]
+    counts = work.metric_counts(model, seeded(1))
+    named = dict(zip(evaluation_terms(PLAN).layout.names, counts.tolist(), strict=True))
+    assert {name: count for name, count in named.items() if count} == {
+        "admissions": 5, "right@1": 1, "right@3": 4,
+        "automatic 0.3": 5, "automatic right 0.3": 1, "automatic 0.6": 5, "automatic right 0.6": 1,
+        "true/VII": 1, "true/IX": 1, "true/XI": 2, "predicted/VII": 5, "right/VII": 1,
+    }  # fmt: skip
     assert counts.dtype == np.int64
 
 
@@ -185,29 +202,29 @@ def test_a_patient_moves_each_count_by_at_most_one() -> None:
     )
     model = parameters(7)
     for rows in ([3, 4, 5], [0, 1, 2, 4, 5], [0, 1, 2, 3]):
-        whole = LocalWork(PLAN, NOBODY, test).metric_counts(model, (0.1, 0.3), seeded(1))
+        whole = LocalWork(PLAN, NOBODY, test).metric_counts(model, seeded(1))
         assert whole[0] == 3
-        part = LocalWork(PLAN, NOBODY, test.take(np.array(rows))).metric_counts(model, (0.1, 0.3), seeded(1))
+        part = LocalWork(PLAN, NOBODY, test.take(np.array(rows))).metric_counts(model, seeded(1))
         assert part[0] == 2
 
 
 def test_neighbours_counts_differ_by_at_most_one_with_one_admission_each() -> None:
     test = letters("amstel", 9)
     model = parameters(8)
-    whole = LocalWork(PLAN, NOBODY, test).metric_counts(model, (0.1, 0.3, 0.5), seeded(1))
+    whole = LocalWork(PLAN, NOBODY, test).metric_counts(model, seeded(1))
     for gone in range(9):
         others = test.take(np.array([row for row in range(9) if row != gone]))
-        part = LocalWork(PLAN, NOBODY, others).metric_counts(model, (0.1, 0.3, 0.5), seeded(1))
+        part = LocalWork(PLAN, NOBODY, others).metric_counts(model, seeded(1))
         assert set((whole - part).tolist()) <= {0, 1}
         assert whole[0] - part[0] == 1
 
 
 def test_nobody_to_evaluate_gives_zeros() -> None:
-    assert LocalWork(PLAN, NOBODY, NOBODY).metric_counts(parameters(1), (0.5,), seeded(1)).tolist() == [0] * 5
+    assert LocalWork(PLAN, NOBODY, NOBODY).metric_counts(parameters(1), seeded(1)).sum() == 0
 
 
 def test_two_labels_have_no_third_best() -> None:
     plan = small_plan(label_space=("H25", "I10"), epsilon=5.0)
-    model = model_shape(plan).initial()
+    model = plan_model(plan).initial()
     work = LocalWork(plan, NOBODY, dataset(["a", "b"], ["H25", "Z99"]))
-    assert work.metric_counts(model, (), seeded(1)).tolist() == [2, 1, 1]
+    assert work.metric_counts(model, seeded(1))[:3].tolist() == [2, 1, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from audit.canonical import digest_of
 from audit.certificates import CLIENT, certificate_pem
 from audit.entry import SITE_MANIFEST, Entry
 from audit.statement import DATA_MANIFEST, SignedStatement, verify_statement
+from jobs.errors import RunAborted, SiteError, SiteRefused
 from jobs.icd_coding.recipe import Hyperparameters
+from jobs.transport import InMemoryTransport, Message
 from site_packages.clear_comparison import compare_homes
 from site_packages.codes import who_2019
 from site_packages.dataset import current_dataset
@@ -23,10 +26,11 @@ from site_packages.errors import DataError, DatasetError, SitePackagesError
 from site_packages.home import SiteHome
 from site_packages.limits import Limits
 from site_packages.manifest import MANIFEST_NAME
-from site_packages.plain_releases import data_statement
-from site_packages.simulation import Keyring, make_keyring
+from site_packages.participant import Participant
+from site_packages.plain_releases import LEAVES, MASKED, NOISY, data_statement
+from site_packages.simulation import Keyring, Simulation, make_keyring
 from site_packages.store import store_dataset
-from tests.jobs.small_federation import NOW, WORDS
+from tests.jobs.small_federation import NOW, SITES, WORDS, simulation, small_plan
 from tests.site_packages.dhd_tables import Tables, admission, diagnosis, document
 
 torch.set_num_threads(1)
@@ -127,6 +131,111 @@ def test_wrong_limits_publish_nothing(keyring: Keyring, tmp_path: Path) -> None:
     (made.path / "limits.json").write_text(json.dumps({**asdict(Limits()), "minimum_plain_count": "ten"}))
     with pytest.raises(SitePackagesError, match="minimum_plain_count must be"):
         data_statement(made)
+
+
+# -- everything that leaves --------------------------------------------------------------------------------------
+
+
+def fields_of(value: object, path: str) -> Iterator[tuple[str, object]]:
+    """Every field of a message, as `call.part.field`; a list's elements share the field `[]`."""
+    if isinstance(value, Mapping):
+        for name, member in value.items():
+            yield from fields_of(member, f"{path}.{name}")
+    elif isinstance(value, (list, tuple)):
+        yield f"{path}.[]", None
+        for member in value:
+            yield from fields_of(member, f"{path}.[]")
+    else:
+        yield path, value
+
+
+TESTED_ELSEWHERE = ("label-counts.counts.I10", "cosign.answer.size")  # the officer's file, and the log's witness
+
+
+def unlisted(found: Iterable[str]) -> dict[str, list[str]]:
+    """Fields that are not held by exactly one entry of the list, with those that hold them."""
+    held = {field: [item.what for item in LEAVES if item.holds(field)] for field in found}
+    return {field: items for field, items in held.items() if len(items) != 1}
+
+
+@pytest.fixture(scope="module")
+def federations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """All fields of all answers of runs that train, evaluate, lose a hospital, and are refused."""
+    found: dict[str, object] = {}
+
+    def listening(whole: Simulation) -> Simulation:
+        def answer(participant: Participant) -> Callable[[str, object], Message]:
+            def handle(method: str, message: object) -> Message:
+                try:
+                    value = participant.handle(method, message)
+                except SiteRefused as error:
+                    refused = {"code": error.code, "detail": error.detail, "refusal": error.refusal}
+                    found.update(fields_of(refused, "error"))
+                    raise
+                except SiteError as error:
+                    found.update(fields_of({"code": error.code, "detail": error.detail}, "error"))
+                    raise
+                found.update(fields_of(value, method))
+                return value
+
+            return handle
+
+        whole.transport = InMemoryTransport({name: answer(each) for name, each in whole.participants.items()})
+        return whole
+
+    folder = tmp_path_factory.mktemp("federations")
+    plans = {
+        "distributed": small_plan(evaluation_sites=SITES),
+        "local": small_plan(
+            evaluation_sites=SITES[:1],
+            noise_mode="local",
+            local_steps=2,
+            epsilon=50.0,
+            feature_mean_noise_multiplier=None,
+        ),
+    }
+    for name, plan in plans.items():
+        (folder / name).mkdir()
+        listening(simulation(folder / name, plan)).run()
+    (folder / "refused").mkdir()
+    refusing = listening(simulation(folder / "refused", plans["distributed"], limits=Limits(maximum_rounds=1)))
+    with pytest.raises(RunAborted):
+        refusing.run()
+    return found
+
+
+def test_every_field_that_leaves_is_on_the_officers_list(federations: dict[str, object]) -> None:
+    assert len(federations) > 60  # the federations did answer
+    assert unlisted(federations) == {}
+
+
+def test_a_field_that_is_not_listed_would_be_found(federations: dict[str, object]) -> None:
+    for further in ("round.receipt.statement.patients", "join.acceptance.letters", "finish.epsilon", "train.vector"):
+        assert unlisted([*federations, further]) == {further: []}
+
+
+def test_the_list_names_nothing_that_does_not_leave(
+    keyring: Keyring, federations: dict[str, object], tmp_path: Path
+) -> None:
+    made = home(tmp_path, keyring)
+    imported(made, 14)
+    found = {**federations, **dict(fields_of(data_statement(made), "manifest"))}
+    assert unlisted(found) == {}
+    for item in LEAVES:
+        if item.fields and not any(item.holds(field) for field in TESTED_ELSEWHERE):
+            assert any(item.holds(field) for field in found), item.what
+
+
+def test_what_is_said_to_be_masked_or_noisy_is(federations: dict[str, object]) -> None:
+    masked = {field for field in federations if any(x.how == MASKED and x.holds(field) for x in LEAVES)}
+    assert masked == {"round.secagg.vector", "round.receipt.statement.masked_upload"}
+    for field, value in federations.items():
+        noisy = any(item.how == NOISY and item.holds(field) for item in LEAVES)
+        if isinstance(value, float) and not noisy:
+            # Plain numbers with decimals are the plan's own words; none is computed at the hospital.
+            assert field.startswith(
+                ("evaluate.metrics.statement.mechanism.", "round.receipt.statement.privacy_event.")
+            ) or (field == "join.acceptance.statement.epsilon_reserved"), field
 
 
 # -- comparisons in the clear ------------------------------------------------------------------------------------

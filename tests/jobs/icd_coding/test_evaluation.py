@@ -15,7 +15,6 @@ from jobs.icd_coding.evaluation import (
     grid_counts,
     hit_at_k,
     macro_f1,
-    metric_counts,
     proportion_interval,
     top_labels,
 )
@@ -163,24 +162,6 @@ def test_impossible_counts_are_refused(counts: list[list[int]], grid: tuple[floa
 def test_impossible_promises_are_refused(target: float, alpha: float) -> None:
     with pytest.raises(EvaluationError, match="must be in"):
         calibrate(np.array([[1, 0]]), target_precision=target, alpha=alpha, grid=(0.5,))
-
-
-def test_metric_counts_and_their_sensitivity() -> None:
-    score, truth = some_scores(50)
-    truth[3] = -1
-    whole = metric_counts(score, truth, (0.3, 0.5))
-    confidence, correct = confidence_and_correct(score, truth)
-    expected = [50, int(correct.sum()), round(50 * hit_at_k(score, truth, 3))]
-    for threshold in (0.3, 0.5):
-        expected += [int((confidence >= threshold).sum()), int((correct & (confidence >= threshold)).sum())]
-    assert whole.tolist() == expected
-    for without in range(50):
-        kept = np.arange(50) != without
-        moved = whole - metric_counts(score[kept], truth[kept], (0.3, 0.5))
-        assert np.abs(moved).max() <= 1
-        assert np.linalg.norm(moved) <= len(whole) ** 0.5
-    assert metric_counts(score, truth, ()).tolist() == expected[:3]
-    assert metric_counts(score[:0], truth[:0], (0.5,)).tolist() == [0] * 5
 
 
 @pytest.mark.parametrize(("part", "whole"), [(0, 10), (3, 10), (10, 10), (456, 848)])
