@@ -8,6 +8,9 @@ Two accountants, because they answer two questions:
   (Feldman and Zrnic 2021, Lecuyer 2021). Taking the best of many orders after each release would not be
   covered, nor is composing PLDs and stopping (arXiv 2602.06756). The ledger admits by this number.
 
+Private selection (`Tuning`) has no privacy loss distribution; with one among the events `epsilon` is by Renyi DP
+for all of them, and `accountant(events)` says so.
+
 Invariants:
 - Unit patient; neighbours by adding or removing one; the larger of the two directions counts.
 - Nothing costs 0; a release without noise costs infinity; an unknown event raises `EventError`.
@@ -19,9 +22,11 @@ Invariants:
 | no events, or sampling_prob 0 | 0 |
 | noise_multiplier 0 | inf |
 | sampling_prob 1 | the Gaussian mechanism, composed exactly |
+| a tuning whose trial costs 0 | above 0: which trial was best is published |
 | delta not in (0, 1), NaN | `AccountingError` |
 
-Reference: sampling_prob 0.01, noise multiplier 1, 1000 rounds, delta 1e-5: PLD 1.828, RDP 2.101.
+Reference: sampling_prob 0.01, noise multiplier 1, 1000 rounds, delta 1e-5: PLD 1.828, RDP 2.101; the best of a
+geometric number of such runs, 10 on average: RDP 4.103.
 
 Source: Koskela et al. 2020 and Doroshenko et al. 2022 (arXiv 2207.04380) for PLD; Mironov, Talwar, Zhang 2019
 (arXiv 1908.10530) for RDP; Canonne, Kamath, Steinke 2020 proposition 12 for its conversion; Feldman and
@@ -34,6 +39,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.metadata import version
 from typing import TypeAlias
@@ -42,7 +48,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.errors import AccountingError
-from privacy.events import Event, Repeated, tally
+from privacy.events import Charge, Repeated, Tuning, tally
+from privacy.selection import selection_rdp
 
 RDP_ORDERS: tuple[float, ...] = (
     *(round(1.1 + 0.1 * step, 1) for step in range(99)),  # 1.1 .. 10.9
@@ -57,30 +64,50 @@ _MOST_NOISE = 1e6
 _LEAST_PROB = 1e-9
 _GRIDS = ((10.0, PLD_GRID), (200.0, 1e-3), (2000.0, 1e-2))  # up to this RDP epsilon, this grid
 
-Composition: TypeAlias = tuple[tuple[float, float, int], ...]
-"""(sampling_prob, noise_multiplier, count), sorted; what the accountants are asked."""
+Gaussians: TypeAlias = tuple[tuple[float, float, int], ...]
+"""(sampling_prob, noise_multiplier, count), sorted."""
+
+
+@dataclass(frozen=True)
+class Composition:
+    """What the accountants are asked: equal events merged, those that cost nothing left out.
+
+    Attributes:
+        gaussians: The sampled Gaussian mechanisms.
+        tunings: (one trial's mechanisms, mean_trials, shape, count), sorted.
+    """
+
+    gaussians: Gaussians
+    tunings: tuple[tuple[Gaussians, float, float | None, int], ...] = ()
 
 
 @cache
-def accountant() -> str:
-    """Name and version of the reporting accountant, for the record of a run."""
-    return f"dp-accounting {version('dp-accounting')} PLD (pessimistic, 1e-4 grid; coarser above epsilon 10)"
+def _library() -> str:
+    return f"dp-accounting {version('dp-accounting')}"
 
 
-@cache
+def accountant(events: Iterable[Charge | Repeated] = ()) -> str:
+    """Name and version of the accountant that `epsilon` uses for these events, for the record of a run."""
+    if compose(events).tunings:
+        return f"{_library()} RDP (the events hold a tuning, which PLD cannot price)"
+    return f"{_library()} PLD (pessimistic, 1e-4 grid; coarser above epsilon 10)"
+
+
 def admission_accountant() -> str:
     """Name and version of the admitting accountant, for the record of a run."""
-    return f"dp-accounting {version('dp-accounting')} RDP filter (order fixed before the first release)"
+    return f"{_library()} RDP filter (order fixed before the first release)"
 
 
-def epsilon(events: Iterable[Event | Repeated], delta: float) -> float:
-    """The epsilon to report, by privacy loss distributions.
+def epsilon(events: Iterable[Charge | Repeated], delta: float, *, grid: float | None = None) -> float:
+    """The epsilon to report, by privacy loss distributions; by Renyi DP if a tuning is among the events.
 
     Takes about 0.5 s for a new sampled event and is remembered for the life of the process.
 
     Args:
         events: What was, or would be, done to a patient's data.
         delta: In (0, 1).
+        grid: Distance of the losses that are told apart; coarser is faster, larger, and as sound. Without it
+            1e-4, or coarser above epsilon 10.
 
     Returns:
         Epsilon >= 0. Infinite if an event has no noise, or above 2000, where the numbers mean nothing.
@@ -92,13 +119,13 @@ def epsilon(events: Iterable[Event | Repeated], delta: float) -> float:
     check_delta(delta)
     composition = compose(events)
     bound = _rdp_composed(composition, delta)
-    for largest, grid in _GRIDS:
+    for largest, usual in _GRIDS:
         if bound <= largest:
-            return pld_epsilon(composition, delta, grid)
+            return bound if composition.tunings else pld_epsilon(composition.gaussians, delta, grid or usual)
     return math.inf
 
 
-def rdp_epsilon(events: Iterable[Event | Repeated], delta: float, *, order: float | None = None) -> float:
+def rdp_epsilon(events: Iterable[Charge | Repeated], delta: float, *, order: float | None = None) -> float:
     """Epsilon by Renyi DP.
 
     Args:
@@ -118,7 +145,7 @@ def rdp_epsilon(events: Iterable[Event | Repeated], delta: float, *, order: floa
     return _rdp_composed(compose(events), delta, order=order)
 
 
-def filter_order(events: Iterable[Event | Repeated], *, target_epsilon: float, delta: float) -> float:
+def filter_order(events: Iterable[Charge | Repeated], *, target_epsilon: float, delta: float) -> float:
     """The order for an RDP filter whose budget would be used by work like these events.
 
     The events are scaled up until they fill the budget, and the order that is best there is taken. What fits
@@ -141,15 +168,22 @@ def filter_order(events: Iterable[Event | Repeated], *, target_epsilon: float, d
     return _best(scale * curve, delta)[1]
 
 
-def compose(events: Iterable[Event | Repeated]) -> Composition:
-    """What the accountants need to know of events: equal ones merged, those that cost nothing left out."""
-    merged: dict[tuple[float, float], int] = {}
+def compose(events: Iterable[Charge | Repeated]) -> Composition:
+    """What the accountants need to know of events; see `Composition`."""
+    gaussians: dict[tuple[float, float], int] = {}
+    tunings: dict[tuple[Gaussians, float, float | None], int] = {}
     for event, count in tally(events).items():
-        if event.sampling_prob > 0.0:
+        if isinstance(event, Tuning):
+            trial = (compose(event.trial).gaussians, event.mean_trials, event.shape)
+            tunings[trial] = tunings.get(trial, 0) + count
+        elif event.sampling_prob > 0.0:
             prob, sigma = max(event.sampling_prob, _LEAST_PROB), min(event.noise_multiplier, _MOST_NOISE)
             key = (prob, sigma if sigma >= _LEAST_NOISE else 0.0)
-            merged[key] = merged.get(key, 0) + count
-    return tuple((prob, sigma, count) for (prob, sigma), count in sorted(merged.items()))
+            gaussians[key] = gaussians.get(key, 0) + count * event.mechanisms
+    return Composition(
+        tuple((*key, count) for key, count in sorted(gaussians.items())),
+        tuple((*trial, count) for trial, count in sorted(tunings.items(), key=repr)),
+    )
 
 
 def check_delta(delta: float) -> None:
@@ -170,19 +204,19 @@ def check_epsilon(target_epsilon: float) -> None:
 
 
 @lru_cache(maxsize=4096)
-def pld_epsilon(composition: Composition, delta: float, grid: float) -> float:
+def pld_epsilon(gaussians: Gaussians, delta: float, grid: float) -> float:
     """PLD epsilon on a grid of losses `grid` apart. Coarser is faster, larger, and as sound."""
     from dp_accounting.pld import privacy_loss_distribution as pld
 
-    if not composition:
+    if not gaussians:
         return 0.0
-    if any(sigma == 0.0 for _, sigma, _ in composition):
+    if any(sigma == 0.0 for _, sigma, _ in gaussians):
         return math.inf
     total = None
     # Gaussians without sampling compose exactly: the precisions 1/sigma^2 add.
-    precision = math.fsum(count / sigma**2 for prob, sigma, count in composition if prob == 1.0)
+    precision = math.fsum(count / sigma**2 for prob, sigma, count in gaussians if prob == 1.0)
     parts = [(1.0, 1.0 / math.sqrt(precision), 1)] if precision else []
-    for prob, sigma, count in [*parts, *(part for part in composition if part[0] < 1.0)]:
+    for prob, sigma, count in [*parts, *(part for part in gaussians if part[0] < 1.0)]:
         part = pld.from_gaussian_mechanism(
             sigma, sampling_prob=prob, value_discretization_interval=grid, pessimistic_estimate=True
         )
@@ -230,10 +264,18 @@ def _rdp_once(prob: float, sigma: float) -> NDArray[np.float64]:
     return curve
 
 
-def _rdp_of(composition: Composition) -> NDArray[np.float64]:
+def _rdp_of_gaussians(gaussians: Gaussians) -> NDArray[np.float64]:
     total = np.zeros(len(RDP_ORDERS))
-    for prob, sigma, count in composition:
+    for prob, sigma, count in gaussians:
         total += count * _rdp_once(prob, sigma)
+    return total
+
+
+def _rdp_of(composition: Composition) -> NDArray[np.float64]:
+    total = _rdp_of_gaussians(composition.gaussians)
+    for trial, mean_trials, shape, count in composition.tunings:
+        curve = selection_rdp(np.array(RDP_ORDERS), _rdp_of_gaussians(trial), mean_trials=mean_trials, shape=shape)
+        total += count * curve
     return total
 
 
@@ -252,7 +294,7 @@ def _best(curve: NDArray[np.float64], delta: float) -> tuple[float, float]:
 def _rdp_composed(composition: Composition, delta: float, *, order: float | None = None) -> float:
     if order is not None and order not in RDP_ORDERS:
         raise AccountingError(f"order must be one of the accountant's Renyi orders (RDP_ORDERS), got {order!r}")
-    if not composition:
+    if composition == Composition(()):
         return 0.0
     curve = _rdp_of(composition)
     if order is None:

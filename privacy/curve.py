@@ -34,25 +34,28 @@ def epsilon_curve(events: Sequence[Event], delta: float) -> list[float]:
     check_delta(delta)
     counted = events[: _countable(events, delta)]
     grid = CURVE_GRID if rdp_epsilon(counted, delta) <= _FINE_UP_TO else _COARSE_GRID
-    curve = _composed(tuple((event.sampling_prob, event.noise_multiplier) for event in counted), delta, grid)
+    releases = tuple((event.sampling_prob, event.noise_multiplier, event.mechanisms) for event in counted)
+    curve = _composed(releases, delta, grid)
     return [*curve, *[math.inf] * (len(events) - len(curve))]
 
 
 @lru_cache(maxsize=64)
-def _composed(releases: tuple[tuple[float, float], ...], delta: float, grid: float) -> tuple[float, ...]:
-    """The curve of (sampling_prob, noise_multiplier) releases that all have noise."""
+def _composed(releases: tuple[tuple[float, float, int], ...], delta: float, grid: float) -> tuple[float, ...]:
+    """The curve of (sampling_prob, noise_multiplier, mechanisms) releases that all have noise."""
     from dp_accounting.pld import privacy_loss_distribution as pld
 
-    priced: dict[tuple[float, float], Any] = {}
+    priced: dict[tuple[float, float, int], Any] = {}
     total: Any = None
     curve: list[float] = []
-    for prob, sigma in releases:
+    for release in releases:
+        prob, sigma, mechanisms = release
         if prob > 0.0:
-            if (prob, sigma) not in priced:
-                priced[prob, sigma] = pld.from_gaussian_mechanism(
+            if release not in priced:
+                once = pld.from_gaussian_mechanism(
                     sigma, sampling_prob=prob, value_discretization_interval=grid, pessimistic_estimate=True
                 )
-            total = priced[prob, sigma] if total is None else total.compose(priced[prob, sigma])
+                priced[release] = once if mechanisms == 1 else once.self_compose(mechanisms)
+            total = priced[release] if total is None else total.compose(priced[release])
         epsilon = 0.0 if total is None else max(0.0, float(total.get_epsilon_for_delta(delta)))
         curve.append(max(epsilon, curve[-1] if curve else 0.0))
     return tuple(curve)

@@ -8,8 +8,9 @@ Invariants:
   removing one patient (`ADD_OR_REMOVE_ONE`).
 - `noise_multiplier` is the standard deviation of the noise divided by the L2 sensitivity of what was
   released, rounding to integers included.
-- Every event is a (Poisson sampled) Gaussian mechanism. Discrete Gaussian noise of integer standard
-  deviation >= 2 is accounted as Gaussian noise of the same variance (see `privacy.noise`).
+- Every `Event` is one or more (Poisson sampled) Gaussian mechanisms. Discrete Gaussian noise of integer
+  standard deviation >= 2 is accounted as Gaussian noise of the same variance (see `privacy.noise`). The one
+  kind made of others is `Tuning`.
 - Parsing is strict: an unknown kind, a missing or an additional field, a NaN or an infinity is an
   `EventError`. Canonical bytes are RFC 8785.
 - Events hold public parameters only, nothing computed from data.
@@ -20,20 +21,23 @@ Edge values:
 |---|---|---|---|
 | `sampling_prob` | allowed: nobody takes part, costs nothing | allowed: everybody takes part | `EventError` |
 | `noise_multiplier` | allowed: unprotected, epsilon is infinite | allowed | `EventError` |
-| `count` | `EventError` | allowed | `EventError` |
+| `count`, `steps` | `EventError` | allowed | `EventError` |
+| `mean_trials` | `EventError` | allowed | `EventError` |
+| `shape` | allowed: logarithmic | allowed: geometric | `EventError`; null is Poisson |
 
 Example:
     >>> event_from_json({"kind": "training-round", "sampling_prob": 0.01, "noise_multiplier": 1})
     TrainingRound(sampling_prob=0.01, noise_multiplier=1.0)
 
-Source: the event language of dp-accounting (`dp_event.py`); Abadi et al. 2016, arXiv 1607.00133.
+Source: the event language of dp-accounting (`dp_event.py`); Abadi et al. 2016, arXiv 1607.00133; Papernot and
+Steinke 2021, arXiv 2110.03620 (tuning).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, TypeAlias
 
 import rfc8785
@@ -44,6 +48,8 @@ UNIT = "patient"
 NEIGHBORING_RELATION = "ADD_OR_REMOVE_ONE"
 MAX_COUNT = 10_000_000  # repetitions; beyond any plan, and small enough for exact float arithmetic
 MAX_PURPOSE_LENGTH = 200  # characters
+MAX_TRIALS = 1e6  # mean number of trials of a tuning
+MAX_SHAPE = 1e3  # of its distribution; above it is Poisson in all but name
 
 
 def _number(kind: str, field: str, value: object, upper: float) -> float:
@@ -57,10 +63,20 @@ def _number(kind: str, field: str, value: object, upper: float) -> float:
     return abs(number)  # -0.0 would have a canonical form of its own kind
 
 
+def _check_count(kind: str, field: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_COUNT:
+        raise EventError(f"{kind}: {field} must be an integer in [1, {MAX_COUNT}], got {value!r}")
+
+
 class _Event:
     """What all kinds share: the JSON form. `kind` names the class in JSON."""
 
     kind: ClassVar[str]
+
+    @property
+    def mechanisms(self) -> int:
+        """How many sampled Gaussian mechanisms, each with fresh noise and a fresh sample, the event consists of."""
+        return 1
 
     def to_json(self) -> dict[str, Any]:
         """The event as a JSON object: `kind` and the fields."""
@@ -73,15 +89,9 @@ class _Event:
 
 
 @dataclass(frozen=True, order=True)
-class TrainingRound(_Event):
-    """One optimiser step on Poisson sampled patients: a sum of clipped vectors plus Gaussian noise.
+class _Sampled(_Event):
+    """Optimiser steps on Poisson sampled patients: sums of clipped vectors plus Gaussian noise."""
 
-    Attributes:
-        sampling_prob: Each patient's probability to be in the round, in [0, 1].
-        noise_multiplier: Standard deviation of the noise in the opened sum / L2 sensitivity, >= 0.
-    """
-
-    kind: ClassVar[str] = "training-round"
     sampling_prob: float
     noise_multiplier: float
 
@@ -89,6 +99,44 @@ class TrainingRound(_Event):
         object.__setattr__(self, "sampling_prob", _number(self.kind, "sampling_prob", self.sampling_prob, 1.0))
         sigma = _number(self.kind, "noise_multiplier", self.noise_multiplier, math.inf)
         object.__setattr__(self, "noise_multiplier", sigma)
+
+
+@dataclass(frozen=True, order=True)
+class TrainingRound(_Sampled):
+    """One optimiser step whose noisy sum is opened by secure aggregation.
+
+    Attributes:
+        sampling_prob: Each patient's probability to be in the round, in [0, 1].
+        noise_multiplier: Standard deviation of the noise in the opened sum / L2 sensitivity, >= 0.
+    """
+
+    kind: ClassVar[str] = "training-round"
+
+
+@dataclass(frozen=True, order=True)
+class LocalSteps(_Sampled):
+    """Optimiser steps that a hospital takes alone, each with all of the noise, before anything leaves it.
+
+    Priced as `steps` sampled Gaussians: as if the model after every step were seen, although only the last one
+    leaves. No other hospital and no aggregation has to be trusted for it.
+
+    Attributes:
+        sampling_prob: Each patient's probability to be in a step, in [0, 1].
+        noise_multiplier: Standard deviation of the hospital's own noise in a step / L2 sensitivity, >= 0.
+        steps: How many, 1..10,000,000.
+    """
+
+    kind: ClassVar[str] = "local-steps"
+    steps: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_count(self.kind, "steps", self.steps)
+
+    @property
+    def mechanisms(self) -> int:
+        """One for each step."""
+        return self.steps
 
 
 @dataclass(frozen=True, order=True)
@@ -148,13 +196,95 @@ class LabelCounts(_Release):
 
 
 @dataclass(frozen=True, order=True)
+class CalibrationRelease(_Release):
+    """Right and all codes by confidence, on the calibration patients: what a threshold is chosen from."""
+
+    kind: ClassVar[str] = "calibration-release"
+
+
+@dataclass(frozen=True, order=True)
 class StatisticsRelease(_Release):
     """Sufficient statistics of a closed-form estimator, such as X^T X or X^T Y."""
 
     kind: ClassVar[str] = "statistics-release"
 
 
-Event: TypeAlias = TrainingRound | CountRelease | MetricRelease | FeatureMean | LabelCounts | StatisticsRelease
+Event: TypeAlias = (
+    TrainingRound
+    | LocalSteps
+    | CountRelease
+    | MetricRelease
+    | FeatureMean
+    | LabelCounts
+    | CalibrationRelease
+    | StatisticsRelease
+)
+"""What consists of sampled Gaussian mechanisms."""
+
+_GAUSSIANS: tuple[type[Event], ...] = (
+    TrainingRound,
+    LocalSteps,
+    CountRelease,
+    MetricRelease,
+    FeatureMean,
+    LabelCounts,
+    CalibrationRelease,
+    StatisticsRelease,
+)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The best of several trials with different settings, of which the best alone is ever seen.
+
+    Formal guarantees, only if all of this holds: the number of trials is drawn in secret from the distribution
+    named; the settings tried do not come from the data; every trial costs at most `trial`, its score
+    included; nothing of the other trials, not even how many there were, leaves the hospital. Where others
+    see the trials, as the server sees the rounds of a run, this event is wrong: charge each trial in full.
+
+    Attributes:
+        trial: What one trial does, the score that it is judged by included; not empty.
+        mean_trials: Mean of the number of trials, in [1, 1e6].
+        shape: Of the truncated negative binomial distribution of the number of trials, in [0, 1000]: 0 is the
+            logarithmic, 1 the geometric distribution. None is the Poisson distribution.
+    """
+
+    kind: ClassVar[str] = "tuning"
+    trial: tuple[Repeated, ...]
+    mean_trials: float
+    shape: float | None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.trial, tuple) or not self.trial:
+            raise EventError(f"tuning: trial must be a tuple of at least one repeated event, got {self.trial!r}")
+        for item in self.trial:
+            if not isinstance(item, Repeated) or isinstance(item.event, Tuning):
+                raise EventError(f"tuning: trial must hold repeated events that are no tuning, got {item!r}")
+        mean = _number(self.kind, "mean_trials", self.mean_trials, MAX_TRIALS)
+        if mean < 1.0:
+            raise EventError(f"tuning: mean_trials must be in [1, {MAX_TRIALS:g}], got {self.mean_trials!r}")
+        object.__setattr__(self, "mean_trials", mean)
+        if self.shape is not None:
+            object.__setattr__(self, "shape", _number(self.kind, "shape", self.shape, MAX_SHAPE))
+
+    def to_json(self) -> dict[str, Any]:
+        """The tuning as a JSON object."""
+        return {
+            "kind": self.kind,
+            "trial": [item.to_json() for item in self.trial],
+            "mean_trials": self.mean_trials,
+            "shape": self.shape,
+        }
+
+    def canonical(self) -> bytes:
+        """The tuning's RFC 8785 bytes."""
+        return rfc8785.dumps(self.to_json())
+
+
+Charge: TypeAlias = Event | Tuning
+"""Whatever the ledger can be charged with."""
+
+_CHARGES: tuple[type[Charge], ...] = (*_GAUSSIANS, Tuning)
 
 
 @dataclass(frozen=True)
@@ -167,14 +297,13 @@ class Repeated:
     """
 
     kind: ClassVar[str] = "repeated"
-    event: Event
+    event: Charge
     count: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.event, tuple(_KINDS.values())):
+        if not isinstance(self.event, _CHARGES):
             raise EventError(f"repeated: event must be a single privacy event, got {self.event!r}")
-        if isinstance(self.count, bool) or not isinstance(self.count, int) or not 1 <= self.count <= MAX_COUNT:
-            raise EventError(f"repeated: count must be an integer in [1, {MAX_COUNT}], got {self.count!r}")
+        _check_count(self.kind, "count", self.count)
 
     def to_json(self) -> dict[str, Any]:
         """The repetition as a JSON object."""
@@ -185,9 +314,8 @@ class Repeated:
         return rfc8785.dumps(self.to_json())
 
 
-_KINDS: dict[str, type[Event]] = {
-    cls.kind: cls for cls in (TrainingRound, CountRelease, MetricRelease, FeatureMean, LabelCounts, StatisticsRelease)
-}
+_KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in _GAUSSIANS}
+_ALL_KINDS = (*_KINDS, Tuning.kind)
 
 
 def _members(value: object, names: set[str]) -> Mapping[str, Any]:
@@ -201,7 +329,7 @@ def _members(value: object, names: set[str]) -> Mapping[str, Any]:
     return value
 
 
-def event_from_json(value: object) -> Event:
+def event_from_json(value: object) -> Charge:
     """Parses one event from a JSON object.
 
     Args:
@@ -214,11 +342,21 @@ def event_from_json(value: object) -> Event:
         EventError: Unknown kind, missing or additional member, wrong type or range.
     """
     kind = value.get("kind") if isinstance(value, Mapping) else None
+    if kind == Tuning.kind:
+        return _tuning_from_json(value)
     cls = _KINDS.get(kind) if isinstance(kind, str) else None
     if cls is None:
-        raise EventError(f"unknown kind of privacy event: expected one of {sorted(_KINDS)}, got {kind!r}")
+        raise EventError(f"unknown kind of privacy event: expected one of {sorted(_ALL_KINDS)}, got {kind!r}")
     members = _members(value, {"kind", *(field.name for field in fields(cls))})
     return cls(**{name: member for name, member in members.items() if name != "kind"})
+
+
+def _tuning_from_json(value: object) -> Tuning:
+    members = _members(value, {"kind", "trial", "mean_trials", "shape"})
+    if not isinstance(members["trial"], list):
+        raise EventError(f"tuning: trial must be a list of repeated events, got {members['trial']!r}")
+    trial = tuple(repeated_from_json(item) for item in members["trial"])
+    return Tuning(trial, members["mean_trials"], members["shape"])
 
 
 def repeated_from_json(value: object) -> Repeated:
@@ -229,32 +367,45 @@ def repeated_from_json(value: object) -> Repeated:
     return Repeated(event_from_json(members["event"]), members["count"])
 
 
-def tally(events: Iterable[Event | Repeated]) -> dict[Event, int]:
+def tally(events: Iterable[Charge | Repeated]) -> dict[Charge, int]:
     """Counts equal events, in the order in which each first occurs.
 
     Raises:
         EventError: If something else than an event is among them.
     """
-    counts: dict[Event, int] = {}
+    counts: dict[Charge, int] = {}
     for item in events:
         event, count = (item.event, item.count) if isinstance(item, Repeated) else (item, 1)
-        if not isinstance(event, tuple(_KINDS.values())):
+        if not isinstance(event, _CHARGES):
             raise EventError(f"not a privacy event: {item!r}")
         counts[event] = counts.get(event, 0) + count
     return counts
 
 
-def to_dp_event(item: Event | Repeated) -> Any:
+def with_noise_scaled(event: Charge, factor: float) -> Charge:
+    """The same event with `factor` times the noise; in a tuning, of everything a trial does."""
+    if isinstance(event, Tuning):
+        scaled = (Repeated(with_noise_scaled(item.event, factor), item.count) for item in event.trial)
+        return replace(event, trial=tuple(scaled))
+    return replace(event, noise_multiplier=event.noise_multiplier * factor)
+
+
+def to_dp_event(item: Charge | Repeated) -> Any:
     """The event in dp-accounting's language, a `dp_accounting.DpEvent`.
 
     dp-accounting is imported here, not with the module: it takes more than a second.
     """
     import dp_accounting
+    from dp_accounting.dp_event import RepeatAndSelectDpEvent
 
     if isinstance(item, Repeated):
         return dp_accounting.SelfComposedDpEvent(to_dp_event(item.event), item.count)
     tally([item])  # refuses anything that is no event
-    gaussian = dp_accounting.GaussianDpEvent(item.noise_multiplier)
-    if item.sampling_prob == 1.0:
-        return gaussian
-    return dp_accounting.PoissonSampledDpEvent(item.sampling_prob, gaussian)
+    if isinstance(item, Tuning):
+        trial = dp_accounting.ComposedDpEvent([to_dp_event(each) for each in item.trial])
+        shape = math.inf if item.shape is None else item.shape
+        return RepeatAndSelectDpEvent(trial, item.mean_trials, shape)
+    step = dp_accounting.GaussianDpEvent(item.noise_multiplier)
+    if item.sampling_prob < 1.0:
+        step = dp_accounting.PoissonSampledDpEvent(item.sampling_prob, step)
+    return step if item.mechanisms == 1 else dp_accounting.SelfComposedDpEvent(step, item.mechanisms)

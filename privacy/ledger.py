@@ -32,7 +32,7 @@ from typing import Any, Self, TypeAlias
 
 from privacy import accounting
 from privacy.errors import AlreadySpent, BudgetExceeded, LedgerCorrupt, LedgerError, NotReserved
-from privacy.events import Event, Repeated, tally
+from privacy.events import Charge, Repeated, tally
 from privacy.ledger_book import Admission, Book, Reservation
 from privacy.ledger_store import Hook, Row, Rows, no_hook
 from privacy.ledger_summary import LedgerSummary, summarise
@@ -54,7 +54,9 @@ class Ledger:
         self._last: Row | None = None
 
     @classmethod
-    def create(cls, path: Path, *, site: str, clock: Clock, hook: Hook = no_hook) -> Self:
+    def create(
+        cls, path: Path, *, site: str, clock: Clock, hook: Hook = no_hook, given_path: Path | None = None
+    ) -> Self:
         """Makes a new ledger, once in a hospital's life.
 
         Args:
@@ -62,29 +64,45 @@ class Ledger:
             site: The hospital's name in the federation.
             clock: Gives the time, with a time zone.
             hook: Called around durable steps; for crash tests.
+            given_path: File that keeps the newest head given away; see `hand_out`.
 
         Raises:
-            LedgerError: If the file or its anchor exists.
+            LedgerError: If the file or its anchor exists, or a head of an earlier ledger was given away.
         """
-        rows = Rows(path, hook=hook)
+        rows = Rows(path, hook=hook, given_path=given_path)
         ledger = cls(rows, clock)
         rows.create({"kind": "ledger.created", "site": _text("site", site), "time": ledger._now()})
-        return cls.open(path, clock=clock, hook=hook)
+        return cls.open(path, clock=clock, hook=hook, given_path=given_path)
 
     @classmethod
-    def open(cls, path: Path, *, clock: Clock, hook: Hook = no_hook) -> Self:
+    def open(cls, path: Path, *, clock: Clock, hook: Hook = no_hook, given_path: Path | None = None) -> Self:
         """Opens a ledger and checks its whole chain.
 
         Raises:
             LedgerCorrupt, LedgerRolledBack: If it is not the one that was written; says how to recover.
             LedgerError: If there is none.
         """
-        ledger = cls(Rows(path, hook=hook), clock)
+        ledger = cls(Rows(path, hook=hook, given_path=given_path), clock)
         ledger._refresh()
+        ledger._rows.check_given()
         return ledger
 
     @classmethod
-    def recover(cls, path: Path, *, officer: str, reason: str, clock: Clock, hook: Hook = no_hook) -> Self:
+    def unread(cls, path: Path, *, clock: Clock, given_path: Path | None = None) -> Self:
+        """A ledger that is read and checked with its first use, for who wants to hear of damage then."""
+        return cls(Rows(path, given_path=given_path), clock)
+
+    @classmethod
+    def recover(
+        cls,
+        path: Path,
+        *,
+        officer: str,
+        reason: str,
+        clock: Clock,
+        hook: Hook = no_hook,
+        given_path: Path | None = None,
+    ) -> Self:
         """Declares that the newest rows are gone for good and goes on from the intact older copy at `path`.
 
         Everything that was reserved counts as spent, since it may have been released, and all budgets are
@@ -95,26 +113,32 @@ class Ledger:
             officer: Who declares it.
             reason: What happened.
             clock: Gives the time.
-            hook: As in `create`.
+            hook, given_path: As in `create`.
 
         Raises:
             LedgerError: If the ledger is intact and there is nothing to recover.
             LedgerCorrupt: If the chain of the copy itself is broken.
         """
-        ledger = cls(Rows(path, hook=hook), clock)
+        ledger = cls(Rows(path, hook=hook, given_path=given_path), clock)
         try:
             ledger._refresh()
+            ledger._rows.check_given()
         except LedgerCorrupt as error:
             loss = str(error)
         else:
-            raise LedgerError(f"{path} is intact and agrees with its anchor: there is nothing to recover")
+            raise LedgerError(
+                f"{path} is intact and agrees with its anchor and with what was given away: there is nothing to recover"
+            )
         ledger = cls(ledger._rows, clock)
         body = {
             "kind": "history.lost",
             "officer": _text("officer", officer),
             "reason": _text("reason", reason),
         }
-        ledger._append(lambda: {**body, "loss": loss}, trust_anchor=False)
+        row = ledger._append(lambda: {**body, "loss": loss}, trust_anchor=False)
+        if row is None:
+            raise RuntimeError("a declared loss always appends a row")
+        ledger._rows.give_anew(row.hash)  # a crash before this leaves a ledger that still refuses: declare it again
         return ledger
 
     @property
@@ -122,6 +146,23 @@ class Ledger:
         """The hash of the last row, which commits to the whole ledger; goes into receipts."""
         with self._lock:
             return self._refresh().hash
+
+    def hand_out(self, head: str | None = None) -> str:
+        """The head for a statement that leaves the hospital, kept durably as given away before it is.
+
+        With a `given_path`, a ledger that lost this row later admits nothing more, even if its anchor was put back
+        to an older copy with it.
+
+        Args:
+            head: One that `commit` returned; the last row's if not given.
+
+        Raises:
+            LedgerRolledBack: If the ledger does not have it, or lost the one given away before.
+        """
+        given = self.head if head is None else head
+        with self._lock:
+            self._rows.give(given)
+        return given
 
     def position(self, head: str) -> int:
         """The seq of the row with this hash; raises `LedgerRolledBack` if a head given away is not there."""
@@ -132,9 +173,10 @@ class Ledger:
 
         Raises:
             LedgerCorrupt: Naming the first bad row.
-            LedgerRolledBack: If the anchor knows more.
+            LedgerRolledBack: If the anchor knows more, or a head that was given away is missing.
         """
         _book(self._rows.read(None))
+        self._rows.check_given()
 
     def set_budget(self, cohort: str, *, epsilon: float, delta: float, officer: str, reason: str) -> None:
         """Sets or changes a cohort's budget; the officer's confirmation is the caller's task.
@@ -171,7 +213,14 @@ class Ledger:
             self._refresh()
             return frozenset(run_id for run_id, _ in self._book.reservations)
 
-    def price(self, cohort: str, events: Iterable[Event | Repeated] = ()) -> Admission:
+    def committed(self, run_id: str, cohort: str) -> frozenset[str]:
+        """The keys a run has committed on a cohort, such as "round 7"; none for a run without a reservation."""
+        with self._lock:
+            self._refresh()
+            reservation = self._book.reservations.get((run_id, cohort))
+            return frozenset() if reservation is None else frozenset(reservation.committed)
+
+    def price(self, cohort: str, events: Iterable[Charge | Repeated] = ()) -> Admission:
         """What `reserve` would find, without reserving.
 
         Raises:
@@ -181,7 +230,7 @@ class Ledger:
             self._refresh()
             return self._book.price(cohort, events)
 
-    def reserve(self, run_id: str, cohort: str, events: Iterable[Event | Repeated], *, plan_hash: str) -> Admission:
+    def reserve(self, run_id: str, cohort: str, events: Iterable[Charge | Repeated], *, plan_hash: str) -> Admission:
         """Sets aside what a run will spend on a cohort, before it reads data.
 
         Asking again with the same arguments, as after a crash, changes nothing.
@@ -198,6 +247,7 @@ class Ledger:
         Raises:
             BudgetMissing: If no officer has set a budget.
             BudgetExceeded: If the budget does not admit it; nothing is reserved.
+            LedgerRolledBack: If the record lacks what was given away: it does not know all that was spent.
             LedgerError: If the run has another reservation on this cohort or has ended.
         """
         if not _DIGEST.match(plan_hash):
@@ -215,6 +265,7 @@ class Ledger:
         }
 
         def decide() -> dict[str, Any] | None:
+            self._rows.check_given()
             earlier = self._book.reservations.get((run_id, cohort))
             if earlier is not None:
                 if earlier.closed or earlier.events != counts or earlier.plan_hash != plan_hash:
@@ -237,7 +288,7 @@ class Ledger:
             self._append(decide)
             return self._book.price(cohort, ())
 
-    def commit(self, run_id: str, key: str, event: Event | Repeated, *, cohort: str | None = None) -> str:
+    def commit(self, run_id: str, key: str, event: Charge | Repeated, *, cohort: str | None = None) -> str:
         """Spends one reserved event, durably, before its result is released.
 
         Args:

@@ -16,7 +16,7 @@ from typing import Any
 
 from privacy import accounting
 from privacy.errors import BudgetMissing, LedgerCorrupt, NotReserved, PrivacyError
-from privacy.events import Event, Repeated, repeated_from_json, tally
+from privacy.events import Charge, Repeated, repeated_from_json, tally
 from privacy.ledger_store import RESTORE, Row
 
 
@@ -48,6 +48,7 @@ class Admission:
     Attributes:
         cohort: The cohort.
         budget: Its budget.
+        delta: Of the budget and of every epsilon here.
         order: The filter's order.
         spent: Committed.
         reserved: What open reservations add to `spent`.
@@ -57,6 +58,7 @@ class Admission:
 
     cohort: str
     budget: float
+    delta: float
     order: float
     spent: float
     reserved: float
@@ -91,12 +93,12 @@ class Reservation:
     run_id: str
     cohort: str
     plan_hash: str
-    events: dict[Event, int]
-    left: dict[Event, int]
+    events: dict[Charge, int]
+    left: dict[Charge, int]
     committed: dict[str, Repeated] = field(default_factory=dict)
     closed: bool = False
 
-    def held(self) -> dict[Event, int]:
+    def held(self) -> dict[Charge, int]:
         """What is set aside: reserved and not committed; nothing once closed."""
         return {} if self.closed else {event: count for event, count in self.left.items() if count}
 
@@ -119,7 +121,7 @@ class Cohort:
     withdrawn: bool = False
     history_lost: bool = False
     order: float | None = None
-    spent: dict[Event, int] = field(default_factory=dict)
+    spent: dict[Charge, int] = field(default_factory=dict)
 
 
 class Book:
@@ -153,7 +155,7 @@ class Book:
             raise NotReserved(f"run {run_id!r} has reservations on {names}: name the cohort")
         return found[0]
 
-    def price(self, name: str, asked: Iterable[Event | Repeated]) -> Admission:
+    def price(self, name: str, asked: Iterable[Charge | Repeated]) -> Admission:
         """Prices a cohort with further events; see `Admission`."""
         cohort = self.cohort(name)
         counts = tally(asked)
@@ -177,6 +179,7 @@ class Book:
         return Admission(
             cohort=name,
             budget=cohort.budget.epsilon,
+            delta=delta,
             order=order,
             spent=cost_spent,
             reserved=cost([*spent, *held]) - cost_spent,
@@ -236,7 +239,7 @@ class Book:
         else:
             raise KeyError(f"unknown kind {kind}")
 
-    def _spend(self, name: str, event: Event, count: int) -> None:
+    def _spend(self, name: str, event: Charge, count: int) -> None:
         spent = self.cohorts[name].spent
         spent[event] = spent.get(event, 0) + count
 
@@ -250,6 +253,6 @@ class Book:
             cohort.withdrawn = cohort.history_lost = True
 
 
-def repeated(counts: dict[Event, int]) -> list[Repeated]:
+def repeated(counts: dict[Charge, int]) -> list[Repeated]:
     """Counts of events as a list of repetitions."""
     return [Repeated(event, count) for event, count in counts.items()]

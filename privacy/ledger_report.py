@@ -26,20 +26,25 @@ def _cohort_lines(cohort: CohortSummary) -> list[str]:
     lines = [
         f"Cohort {cohort.cohort}: budget epsilon {budget.epsilon:g} at delta {budget.delta:g}",
         f"  set by {budget.officer} on {budget.time}: {budget.reason}",
-        f"  spent     epsilon {cohort.spent:.4f}   ({cohort.spent_rdp:.4f} as admission counts it)",
-        f"  reserved  epsilon {cohort.reserved_rdp:.4f} more",
-        f"  left      epsilon {cohort.left:.4f}",
+        "             to report   for admission",
+        f"  spent      {cohort.spent:9.4f}   {cohort.spent_rdp:13.4f}",
+        f"  reserved   {cohort.reserved:+9.4f}   {cohort.reserved_rdp:+13.4f}",
+        f"  left                   {cohort.left:13.4f}   of the budget",
     ]
+    if "PLD" not in cohort.accountant:
+        lines.append(f"  reported by {cohort.accountant}")
     if cohort.history_lost:
         lines.append("  The ledger's history was lost once: more may have been spent than is known.")
     if cohort.suspended:
         lines.append("  The budget is suspended until the officer sets it again.")
-    return lines + [_run_line(run) for run in cohort.runs]
+    return lines + [line for run in cohort.runs for line in _run_lines(run)]
 
 
-def _run_line(run: RunSummary) -> str:
+def _run_lines(run: RunSummary) -> list[str]:
     state = "open" if run.is_open else "closed"
-    return (
-        f"  {run.run_id}  {state}  {run.committed} of {run.reserved} committed  "
-        f"epsilon {run.epsilon_rdp:.4f} alone  plan {run.plan_hash[:19]}"
-    )
+    held = f", holds {run.held_rdp:.4f} more" if run.is_open else ""
+    return [
+        f"  {run.run_id}  {state}  plan {run.plan_hash[:19]}",
+        f"    alone      {run.epsilon:9.4f}   {run.epsilon_rdp:13.4f}{held}",
+        *(f"    {line}" for line in run.events),
+    ]

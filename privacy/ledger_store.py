@@ -9,7 +9,8 @@ Invariants:
   synced when the journal's deletion commits). WAL with FULL would be as durable, but keeps its newest rows in
   a second file: a backup that copies `ledger.db` alone would be a rolled-back ledger.
 - The anchor (`<database>.anchor`) holds the head's seq and hash and catches a database put back to an older
-  copy. If both are put back together, only a head that was given away (in a receipt) tells: see `position`.
+  copy. If both are put back together, a head that was given away tells: the newest one is kept in a third file,
+  away from these two (`given_path`), and others keep it too, in receipts and in the log.
 
 Crash order of `append`, and what a crash leaves at each step:
 1. before COMMIT: SQLite undoes the row at the next opening; nothing happened.
@@ -19,6 +20,8 @@ Crash order of `append`, and what a crash leaves at each step:
 3. after the rename: done.
 The anchor is written under the database's write lock and from its last row, so it never moves backwards.
 An anchor ahead of the database, on another chain, or missing while there is something to lose: refused.
+`give` writes the head that is about to be given away before it leaves, under the same lock; a crash after it
+leaves a head on file that nobody was given, which is in the database all the same.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ HASH_PREFIX = b"zegel ledger v1\n"
 NO_ROW = "sha256:" + 64 * "0"
 RESTORE = (
     "Nothing more can be spent from this ledger. Restore the newest intact copy of the database and check "
-    "it; if the newest rows are gone for good, the officer declares that with `Ledger.recover`."
+    "it; if the newest rows are gone for good, the officer declares that with `zegel site recover-ledger`."
 )
 _BUSY_TIMEOUT_S = 30.0
 _SCHEMA = (
@@ -53,7 +56,7 @@ _SCHEMA = (
 )
 
 Hook: TypeAlias = Callable[[str], None]
-"""Called with "before row", "after row", "before anchor", "after anchor"; a test raises there to crash."""
+"""Called with "before" and "after" each of "row", "anchor" and "given"; a test raises there to crash."""
 
 
 def no_hook(step: str) -> None:
@@ -89,23 +92,25 @@ class Rows:
     Args:
         path: The database; the anchor lies beside it.
         hook: Called around each durable step.
+        given_path: File with the newest head that was given away; None keeps none.
 
     Several processes may use one file at once. Several threads need a lock around one `Rows`.
     """
 
-    def __init__(self, path: Path, *, hook: Hook = no_hook) -> None:
+    def __init__(self, path: Path, *, hook: Hook = no_hook, given_path: Path | None = None) -> None:
         self.path = path
         self.anchor_path = path.with_name(path.name + ".anchor")
+        self.given_path = given_path
         self._hook = hook
 
     def create(self, body: dict[str, Any]) -> None:
         """Makes the file with its first row; it appears under its name only when complete.
 
         Raises:
-            LedgerError: If the database or its anchor exists.
+            LedgerError: If the database or its anchor exists, or a head of an earlier one was given away.
         """
-        for path in (self.path, self.anchor_path):
-            if path.exists():
+        for path in (self.path, self.anchor_path, self.given_path):
+            if path is not None and path.exists():
                 raise LedgerError(f"{path} exists: open this ledger, do not create another in its place")
         draft = self.path.with_name(self.path.name + ".new")
         draft.unlink(missing_ok=True)  # a crash while creating left it; it never was a ledger
@@ -177,10 +182,62 @@ class Rows:
             LedgerRolledBack: If there is none: the head was given away, and its row is gone.
         """
         with _connected(self.path) as connection:
-            found = connection.execute("SELECT seq FROM ledger WHERE hash = ?", (head,)).fetchone()
+            return self._position(connection, head)
+
+    def _position(self, connection: sqlite3.Connection, head: str) -> int:
+        found = connection.execute("SELECT seq FROM ledger WHERE hash = ?", (head,)).fetchone()
         if found is None:
             raise LedgerRolledBack(f"{self.path}: no row has the hash {head} that was given away. {RESTORE}")
         return int(found[0])
+
+    def give(self, head: str) -> None:
+        """Keeps, durably, the head that is about to be given away, unless a newer one is kept.
+
+        Raises:
+            LedgerRolledBack: If no row has this hash, or none has the one that was kept.
+            LedgerCorrupt: If the file of the head cannot be read.
+        """
+        if self.given_path is None:
+            return
+        with _connected(self.path) as connection:
+            connection.execute("BEGIN IMMEDIATE")  # undone on leaving; the lock is what is needed
+            earlier = self._given()
+            newest = self._position(connection, head)
+            if earlier is None or self._position(connection, earlier) < newest:
+                self._hook("before given")
+                _replace_durably(self.given_path, {"head": head, "seq": newest})
+                self._hook("after given")
+
+    def give_anew(self, head: str) -> None:
+        """Replaces what is kept of heads given away, after the officer declared their rows lost."""
+        if self.given_path is not None:
+            _replace_durably(self.given_path, {"head": head, "seq": self.position(head)})
+
+    def check_given(self) -> None:
+        """Checks that the newest head that was given away is still in the database.
+
+        Raises:
+            LedgerRolledBack: If it is not: the rows after some older copy are missing.
+            LedgerCorrupt: If the file of the head cannot be read.
+        """
+        head = self._given()
+        if head is not None:
+            self.position(head)
+
+    def _given(self) -> str | None:
+        if self.given_path is None:
+            return None
+        try:
+            text = self.given_path.read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            value = json.loads(text)
+        except ValueError as error:
+            raise LedgerCorrupt(f"{self.given_path} is not JSON: {error}. {RESTORE}") from error
+        if not isinstance(value, dict) or not isinstance(value.get("head"), str):
+            raise LedgerCorrupt(f"{self.given_path} does not name a head. {RESTORE}")
+        return str(value["head"])
 
     def _read_anchor(self) -> dict[str, Any] | None:
         try:
@@ -216,15 +273,20 @@ class Rows:
         with _connected(self.path) as connection:
             connection.execute("BEGIN IMMEDIATE")  # undone on leaving; the lock is what is needed
             seq, head = connection.execute("SELECT seq, hash FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()
-            draft = self.anchor_path.with_name(self.anchor_path.name + ".new")
-            with draft.open("wb") as file:
-                file.write(rfc8785.dumps({"seq": seq, "hash": head}) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            self._hook("before anchor")
-            draft.replace(self.anchor_path)
-            _sync_folder(self.anchor_path.parent)
+            _replace_durably(self.anchor_path, {"seq": seq, "hash": head}, lambda: self._hook("before anchor"))
             self._hook("after anchor")
+
+
+def _replace_durably(path: Path, value: dict[str, Any], before_rename: Callable[[], None] = lambda: None) -> None:
+    """Leaves `path` with either its old or its new content, whatever crashes."""
+    draft = path.with_name(path.name + ".new")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(rfc8785.dumps(value) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    before_rename()
+    draft.replace(path)
+    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:

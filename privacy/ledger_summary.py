@@ -1,8 +1,8 @@
 """What the ledger tells the hospital's privacy officer: spent, reserved and left, by cohort and run.
 
-The PLD epsilons are the numbers to report; what is left is by Renyi DP, as admission counts, which is a
-little stricter (see `privacy.accounting`). Everything here is public within the hospital: no value
-is computed from patient data.
+The epsilons by privacy loss distributions (PLD) are the numbers to report; what is left is by Renyi DP, as
+admission counts, which is a little stricter (see `privacy.accounting`). Everything here is public within the
+hospital: no value is computed from patient data.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from privacy import accounting
-from privacy.events import NEIGHBORING_RELATION, UNIT
+from privacy.events import NEIGHBORING_RELATION, UNIT, Charge, Tuning
 from privacy.ledger_book import Book, Budget, repeated
 from privacy.ledger_store import Row
 
@@ -25,7 +25,10 @@ class RunSummary:
         plan_hash: Its plan.
         reserved: Events reserved.
         committed: Events committed.
-        epsilon_rdp: Of the committed events alone.
+        epsilon: Of the committed events alone, by the reporting accountant.
+        epsilon_rdp: The same by Renyi DP.
+        held_rdp: What it still holds reserved adds to what the cohort spent, by Renyi DP; 0 once closed.
+        events: What was reserved and committed, in words, one line for each kind of event.
         is_open: Whether it can still commit.
     """
 
@@ -33,7 +36,10 @@ class RunSummary:
     plan_hash: str
     reserved: int
     committed: int
+    epsilon: float
     epsilon_rdp: float
+    held_rdp: float
+    events: tuple[str, ...]
     is_open: bool
 
 
@@ -46,11 +52,13 @@ class CohortSummary:
         budget: Set by the officer.
         suspended: Whether the budget waits for the officer, after a loss of history.
         history_lost: Whether more may have been spent than is known.
-        spent: Committed, by PLD: the number to report.
+        spent: Committed, by the reporting accountant: the number to report.
         spent_rdp: Committed, by Renyi DP.
-        reserved_rdp: What open reservations add to it.
+        reserved: What open reservations add to `spent`.
+        reserved_rdp: What they add to `spent_rdp`.
         left: The budget less these two. Epsilons do not add up: a further plan that costs less than this is
             admitted easily, and one that costs more may still be. Ask `Ledger.price`.
+        accountant: What gave `spent` and `reserved`.
         runs: By run, in the order of reservation.
     """
 
@@ -60,8 +68,10 @@ class CohortSummary:
     history_lost: bool
     spent: float
     spent_rdp: float
+    reserved: float
     reserved_rdp: float
     left: float
+    accountant: str
     runs: tuple[RunSummary, ...]
 
 
@@ -101,26 +111,48 @@ def _cohort(book: Book, name: str) -> CohortSummary:
     cohort = book.cohorts[name]
     delta, spent = cohort.budget.delta, repeated(cohort.spent)
     price = None if cohort.withdrawn else book.price(name, ())
+    mine = [run for run in book.reservations.values() if run.cohort == name]
+    held = [item for run in mine for item in repeated(run.held())]
+    reported, spent_rdp = accounting.epsilon(spent, delta), accounting.rdp_epsilon(spent, delta)
     runs = tuple(
         RunSummary(
             run_id=run.run_id,
             plan_hash=run.plan_hash,
             reserved=sum(run.events.values()),
             committed=sum(item.count for item in run.committed.values()),
+            epsilon=accounting.epsilon(run.committed.values(), delta),
             epsilon_rdp=accounting.rdp_epsilon(run.committed.values(), delta),
+            held_rdp=accounting.rdp_epsilon([*spent, *repeated(run.held())], delta) - spent_rdp,
+            events=tuple(
+                f"{count - run.left[event]} of {count} x {in_words(event)}" for event, count in run.events.items()
+            ),
             is_open=not run.closed,
         )
-        for run in book.reservations.values()
-        if run.cohort == name
+        for run in mine
     )
     return CohortSummary(
         cohort=name,
         budget=cohort.budget,
         suspended=cohort.withdrawn,
         history_lost=cohort.history_lost,
-        spent=accounting.epsilon(spent, delta),
-        spent_rdp=accounting.rdp_epsilon(spent, delta),
+        spent=reported,
+        spent_rdp=spent_rdp,
+        reserved=accounting.epsilon([*spent, *held], delta) - reported,
         reserved_rdp=0.0 if price is None else price.reserved,
         left=0.0 if price is None else price.left,
+        accountant=accounting.accountant([*spent, *held]),
         runs=runs,
     )
+
+
+def in_words(event: Charge) -> str:
+    """An event on one line, with what decides its price."""
+    if isinstance(event, Tuning):
+        trial = "; ".join(f"{item.count} x {in_words(item.event)}" for item in event.trial)
+        return f"tuning, {event.mean_trials:g} trials on average, each {trial}"
+    words = f"{event.kind}, noise {event.noise_multiplier:g}"
+    if event.sampling_prob < 1.0:
+        words += f", sampling {event.sampling_prob:g}"
+    if event.mechanisms > 1:
+        words += f", {event.mechanisms} steps"
+    return words

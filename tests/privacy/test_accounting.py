@@ -12,15 +12,17 @@ from typing import Any
 import dp_accounting
 import pytest
 from dp_accounting import pld, rdp
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from privacy import accounting
 from privacy.errors import AccountingError, EventError
-from privacy.events import CountRelease, Event, LabelCounts, Repeated, TrainingRound, to_dp_event
+from privacy.events import Charge, CountRelease, LabelCounts, LocalSteps, Repeated, TrainingRound, Tuning, to_dp_event
 
-Accountant = Callable[[Sequence[Event | Repeated], float], float]
+Accountant = Callable[[Sequence[Charge | Repeated], float], float]
 
 
-def rdp_at_eight(events: Sequence[Event | Repeated], delta: float) -> float:
+def rdp_at_eight(events: Sequence[Charge | Repeated], delta: float) -> float:
     return accounting.rdp_epsilon(events, delta, order=8.0)
 
 
@@ -34,13 +36,55 @@ ACCOUNTANTS = pytest.mark.parametrize(
 )
 
 
-def rounds(prob: float, sigma: float, count: int) -> list[Event | Repeated]:
+def rounds(prob: float, sigma: float, count: int) -> list[Charge | Repeated]:
     return [Repeated(TrainingRound(prob, sigma), count)]
 
 
 def test_reference_value() -> None:
     assert accounting.epsilon(rounds(0.01, 1.0, 1000), 1e-5) == pytest.approx(1.828, abs=1e-3)
     assert accounting.rdp_epsilon(rounds(0.01, 1.0, 1000), 1e-5) == pytest.approx(2.1014, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("mean_trials", "shape", "expected"),
+    [(10.0, 1.0, 4.103), (10.0, 0.0, 3.523), (1.0, 1.0, 2.119)],
+    ids=["geometric", "logarithmic", "one trial"],
+)
+def test_reference_value_of_a_tuning(mean_trials: float, shape: float, expected: float) -> None:
+    tuning = Tuning((Repeated(TrainingRound(0.01, 1.0), 1000),), mean_trials, shape)
+    assert accounting.epsilon([tuning], 1e-5) == pytest.approx(expected, abs=1e-3)
+    peer = rdp.RdpAccountant(accounting.RDP_ORDERS)
+    peer.compose(to_dp_event(tuning))
+    assert accounting.rdp_epsilon([tuning], 1e-5) == pytest.approx(peer.get_epsilon(1e-5), rel=1e-6)
+
+
+def test_with_a_tuning_everything_is_by_renyi_dp_and_says_so() -> None:
+    tuning = Tuning((Repeated(TrainingRound(1.0, 40.0), 10),), 5.0, 1.0)
+    events: list[Charge | Repeated] = [*rounds(0.05, 2.0, 20), Repeated(tuning, 2)]
+    together = accounting.rdp_epsilon(events, 1e-5)
+    assert accounting.epsilon(events, 1e-5) == together
+    assert accounting.epsilon(rounds(0.05, 2.0, 20), 1e-5) < together
+    assert "RDP" in accounting.accountant(events)
+    assert "PLD" in accounting.accountant(rounds(0.05, 2.0, 20))
+    # Composition at each order: two tunings cost twice one's divergence.
+    assert accounting.rdp_epsilon([Repeated(tuning, 2)], 1e-5) == accounting.rdp_epsilon([tuning, tuning], 1e-5)
+    assert accounting.epsilon([Tuning((Repeated(TrainingRound(0.1, 0.0), 1),), 2.0, 1.0)], 1e-5) == math.inf
+    order = accounting.filter_order(events, target_epsilon=10.0, delta=1e-5)
+    assert accounting.rdp_epsilon(events, 1e-5, order=order) <= 10.0
+
+
+@settings(derandomize=True, max_examples=25, deadline=None)
+@given(
+    prob=st.sampled_from([0.0, 0.01, 0.3, 1.0]),
+    sigma=st.sampled_from([0.0, 0.8, 3.0]),
+    steps=st.integers(1, 30),
+    count=st.integers(1, 5),
+)
+def test_local_steps_cost_what_as_many_rounds_cost(prob: float, sigma: float, steps: int, count: int) -> None:
+    local = [Repeated(LocalSteps(prob, sigma, steps), count)]
+    assert accounting.compose(local) == accounting.compose(rounds(prob, sigma, steps * count))
+    split = [LocalSteps(prob, sigma, steps)] * count
+    assert accounting.compose(split) == accounting.compose(local)
 
 
 def prv_epsilon(prob: float, sigma: float, count: int, delta: float) -> tuple[float, float]:
@@ -60,12 +104,13 @@ def prv_epsilon(prob: float, sigma: float, count: int, delta: float) -> tuple[fl
 
 @pytest.mark.parametrize(
     ("prob", "sigma", "count", "delta"),
-    [(0.01, 1.0, 1000, 1e-5), (0.2, 4.0, 60, 1e-6)],
+    [(0.01, 1.0, 1000, 1e-5), (0.2, 4.0, 60, 1e-6), (0.002, 0.7, 1500, 1e-6)],
 )
 def test_a_third_accountant_agrees(prob: float, sigma: float, count: int, delta: float) -> None:
     low, high = prv_epsilon(prob, sigma, count, delta)
     reported = accounting.epsilon(rounds(prob, sigma, count), delta)
     assert low <= reported <= high
+    assert reported == accounting.epsilon([LocalSteps(prob, sigma, count)], delta)
     assert reported <= accounting.rdp_epsilon(rounds(prob, sigma, count), delta)
 
 
@@ -74,7 +119,7 @@ def test_a_third_accountant_agrees(prob: float, sigma: float, count: int, delta:
     [rounds(0.1, 3.0, 20), rounds(1.0, 12.0, 60), [LabelCounts(3.0, "codes")]],
     ids=["q.1", "q1", "counts"],
 )
-def test_prices_are_those_of_dp_accounting(events: list[Event | Repeated]) -> None:
+def test_prices_are_those_of_dp_accounting(events: list[Charge | Repeated]) -> None:
     peer = pld.PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
     renyi = rdp.RdpAccountant(accounting.RDP_ORDERS)
     for item in events:
@@ -99,9 +144,11 @@ class TestEveryAccountant:
         assert price([], 1e-5) == 0.0
         assert price(rounds(0.0, 1.0, 100), 1e-5) == 0.0
         assert price(rounds(0.0, 0.0, 100), 1e-5) == 0.0
+        assert price([LocalSteps(0.0, 1.0, 100)], 1e-5) == 0.0
 
     def test_no_noise_is_no_protection(self, price: Accountant) -> None:
         assert price([TrainingRound(0.01, 0.0)], 1e-5) == math.inf
+        assert price([LocalSteps(0.01, 0.0, 1)], 1e-5) == math.inf
         assert price([TrainingRound(0.01, 5.0), CountRelease(0.0, "plain")], 1e-5) == math.inf
 
     @pytest.mark.parametrize("delta", [0.0, 1.0, -1e-5, math.nan, math.inf, True])
@@ -146,8 +193,10 @@ def test_pld_is_below_rdp_at_every_order() -> None:
 
 def test_coarser_grids_stay_above() -> None:
     composition = accounting.compose(rounds(0.2, 3.0, 20))
-    fine = accounting.pld_epsilon(composition, 1e-5, 1e-4)
-    assert fine <= accounting.pld_epsilon(composition, 1e-5, 1e-3) <= fine + 0.01
+    fine = accounting.pld_epsilon(composition.gaussians, 1e-5, 1e-4)
+    assert fine <= accounting.pld_epsilon(composition.gaussians, 1e-5, 1e-3) <= fine + 0.01
+    assert accounting.epsilon(rounds(0.2, 3.0, 20), 1e-5) == fine
+    assert accounting.epsilon(rounds(0.2, 3.0, 20), 1e-5, grid=1e-2) >= fine
 
 
 def test_hopeless_events_are_answered_quickly() -> None:
@@ -173,7 +222,7 @@ def test_only_public_orders(order: float) -> None:
     [rounds(0.01, 1.0, 1000), rounds(1.0, 10.0, 60), rounds(0.005, 0.8, 500)],
     ids=["q.01", "q1", "q.005"],
 )
-def test_what_fits_at_the_best_order_fits_the_filter(events: list[Event | Repeated]) -> None:
+def test_what_fits_at_the_best_order_fits_the_filter(events: list[Charge | Repeated]) -> None:
     cost = accounting.rdp_epsilon(events, 1e-6)
     for budget in (cost, 1.01 * cost, 3.0 * cost, 10.0 * cost):
         order = accounting.filter_order(events, target_epsilon=budget, delta=1e-6)

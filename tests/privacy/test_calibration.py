@@ -1,4 +1,4 @@
-"""Calibration and forecast."""
+"""Calibration, and answers kept on disk."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from privacy import accounting, calibration
-from privacy.calibration import calibrate_noise_multiplier, forecast
-from privacy.errors import AccountingError, EventError, NoiseError
-from privacy.events import Event, FeatureMean, LabelCounts, Repeated, TrainingRound
+from privacy.calibration import calibrate_noise_multiplier
+from privacy.errors import AccountingError, EventError
+from privacy.events import Charge, FeatureMean, LabelCounts, Repeated, TrainingRound, Tuning
 
-EXTRA: list[Event | Repeated] = [FeatureMean(20.0, "centring"), LabelCounts(30.0, "codes")]
+EXTRA: list[Charge | Repeated] = [FeatureMean(20.0, "centring"), LabelCounts(30.0, "codes")]
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ EXTRA: list[Event | Repeated] = [FeatureMean(20.0, "centring"), LabelCounts(30.0
     ],
 )
 def test_it_is_the_smallest_of_the_grid(
-    epsilon: float, delta: float, rounds: int, prob: float, extra: list[Event | Repeated]
+    epsilon: float, delta: float, rounds: int, prob: float, extra: list[Charge | Repeated]
 ) -> None:
     sigma = calibrate_noise_multiplier(
         epsilon=epsilon, delta=delta, rounds=rounds, sampling_prob=prob, extra_events=extra
@@ -67,69 +67,39 @@ def test_questions_without_an_answer(change: dict[str, Any], error: type[Excepti
         calibrate_noise_multiplier(**{**GOOD, **change})
 
 
-def test_forecast_gives_both_epsilons() -> None:
-    plan = forecast(
-        delta=1e-5,
-        rounds=60,
-        sampling_prob=1.0,
-        noise_multiplier=10.0,
-        sites=8,
-        colluders=2,
-        dropouts=2,
-        extra_events=[FeatureMean(40.0, "centring")],
-    )
-    together: list[Event | Repeated] = [Repeated(TrainingRound(1.0, 10.0), 60), FeatureMean(40.0, "centring")]
-    # 8 - 2 - 2 = 4 shares: each hospital's own noise is half of the sum's.
-    alone: list[Event | Repeated] = [Repeated(TrainingRound(1.0, 5.0), 60), FeatureMean(20.0, "centring")]
-    assert plan.against_server == accounting.epsilon(together, 1e-5)
-    assert plan.against_server_rdp == accounting.rdp_epsilon(together, 1e-5)
-    assert plan.without_aggregation == accounting.epsilon(alone, 1e-5)
-    assert plan.without_aggregation_rdp == accounting.rdp_epsilon(alone, 1e-5)
-    assert plan.against_server < plan.without_aggregation
-    assert plan.accountant == accounting.accountant()
-    assert plan.to_json()["colluders"] == 2
-
-
-def test_forecast_of_local_noise_needs_no_aggregation() -> None:
-    plan = forecast(delta=1e-5, rounds=5, sampling_prob=0.1, noise_multiplier=2.0, sites=1, colluders=0, dropouts=0)
-    assert plan.against_server == plan.without_aggregation
-
-
-def test_forecast_without_noise_is_infinite() -> None:
-    plan = forecast(delta=1e-5, rounds=5, sampling_prob=0.1, noise_multiplier=0.0, sites=3, colluders=1, dropouts=0)
-    assert plan.against_server == math.inf
-    assert plan.to_json()["against_server"] is None
-
-
-def test_forecast_refuses_a_plan_without_honest_noise() -> None:
-    with pytest.raises(NoiseError, match="at least 1"):
-        forecast(delta=1e-5, rounds=5, sampling_prob=0.1, noise_multiplier=1.0, sites=4, colluders=2, dropouts=2)
-
-
 def test_answers_are_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "answers"
     question: dict[str, Any] = {**GOOD, "cache_dir": folder}
-    plan: dict[str, Any] = {
-        "delta": 1e-5,
-        "rounds": 10,
-        "sampling_prob": 0.1,
-        "noise_multiplier": 2.0,
-        "sites": 4,
-        "colluders": 1,
-        "dropouts": 0,
-        "cache_dir": folder,
-    }
-    first, first_plan = calibrate_noise_multiplier(**question), forecast(**plan)
-    assert len(list(folder.iterdir())) == 3  # the calibration and two epsilons; no temporary file left
+    first = calibrate_noise_multiplier(**question)
+    assert len(list(folder.iterdir())) == 1  # no temporary file left
 
     def refuse(*_: object) -> float:
         raise AssertionError("computed although the answer was kept")
 
     monkeypatch.setattr(accounting, "epsilon", refuse)
     assert calibrate_noise_multiplier(**question) == first
-    assert forecast(**plan) == first_plan
     with pytest.raises(AssertionError, match="computed"):
         calibrate_noise_multiplier(**{**question, "rounds": 11})
+
+
+def test_whoever_waits_is_told_what_is_tried(tmp_path: Path) -> None:
+    tried: list[str] = []
+    sigma = calibrate_noise_multiplier(**GOOD, cache_dir=tmp_path, progress=tried.append)
+    assert f"trying noise multiplier {sigma:.3f}" in tried
+    seen = len(tried)
+    calibrate_noise_multiplier(**GOOD, cache_dir=tmp_path, progress=tried.append)
+    assert len(tried) == seen  # the answer was kept, nothing is tried
+
+
+def test_beside_a_tuning_the_noise_is_by_renyi_dp() -> None:
+    tuning = Tuning((Repeated(TrainingRound(1.0, 60.0), 3),), 2.0, 1.0)
+    sigma = calibrate_noise_multiplier(**GOOD, extra_events=[tuning])
+
+    def cost(noise: float) -> float:
+        return accounting.rdp_epsilon([Repeated(TrainingRound(1.0, noise), 10), tuning], 1e-5)
+
+    assert cost(sigma) <= 1.0 < cost(round(sigma - 0.001, 3))
+    assert sigma > calibrate_noise_multiplier(**GOOD)
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"asked":{},"answer":{"steps":1}}', b"\xff"])

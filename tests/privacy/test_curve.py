@@ -9,18 +9,19 @@ import pytest
 from privacy.accounting import epsilon
 from privacy.curve import epsilon_curve
 from privacy.errors import AccountingError
-from privacy.events import Event, FeatureMean, TrainingRound
+from privacy.events import Event, FeatureMean, LocalSteps, TrainingRound
 
 DELTA = 1e-5
 MEAN = FeatureMean(6.0, "mean")
 STEP = TrainingRound(1.0, 4.0)
 SAMPLED = TrainingRound(0.1, 1.5)
+LOCAL = LocalSteps(0.1, 1.5, 3)
 
 
 @pytest.mark.parametrize(
     "events",
-    [[STEP] * 5, [MEAN, *[STEP] * 4], [MEAN, *[SAMPLED] * 6], [STEP, SAMPLED, STEP, MEAN]],
-    ids=["steps", "mean and steps", "sampled", "mixed"],
+    [[STEP] * 5, [MEAN, *[STEP] * 4], [MEAN, *[SAMPLED] * 6], [STEP, SAMPLED, STEP, MEAN], [MEAN, LOCAL, LOCAL]],
+    ids=["steps", "mean and steps", "sampled", "mixed", "local steps"],
 )
 def test_every_point_is_the_accountants(events: list[Event]) -> None:
     curve = epsilon_curve(events, DELTA)
@@ -40,6 +41,10 @@ def test_a_release_without_noise_makes_everything_after_it_infinite() -> None:
     curve = epsilon_curve([STEP, TrainingRound(1.0, 0.0), STEP], DELTA)
     assert math.isfinite(curve[0])
     assert curve[1:] == [math.inf, math.inf]
+
+
+def test_local_steps_are_as_many_rounds() -> None:
+    assert epsilon_curve([LOCAL], DELTA)[0] == pytest.approx(epsilon_curve([SAMPLED] * 3, DELTA)[-1], abs=1e-6)
 
 
 def test_nobody_sampled_costs_nothing() -> None:

@@ -116,10 +116,15 @@ def test_the_report_shows_what_the_summary_holds(ledger: Ledger) -> None:
     summary = ledger.summary()
     text = "\n".join(report_lines(summary))
     (cohort,) = summary.cohorts
-    assert f"spent     epsilon {cohort.spent:.4f}" in text
-    assert f"left      epsilon {cohort.left:.4f}" in text
+    (run,) = cohort.runs
+    assert f"spent      {cohort.spent:9.4f}   {cohort.spent_rdp:13.4f}\n" in text
+    assert f"reserved   {cohort.reserved:+9.4f}   {cohort.reserved_rdp:+13.4f}\n" in text
+    assert f"left                   {cohort.left:13.4f}   of the budget" in text
+    assert cohort.spent + cohort.reserved == pytest.approx(accounting.epsilon([Repeated(ROUND, 5)], 1e-6))
+    assert (run.epsilon, run.epsilon_rdp, run.held_rdp) == (cohort.spent, cohort.spent_rdp, cohort.reserved_rdp)
     assert "budget epsilon 3 at delta 1e-06" in text
-    assert "run-1  open  1 of 5 committed" in text
+    assert "run-1  open  plan sha256:" in text
+    assert "    1 of 5 x training-round, noise" in text
     assert summary.head in text
     assert "lost" not in text
     lost = dataclasses.replace(cohort, suspended=True, history_lost=True)
