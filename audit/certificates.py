@@ -82,7 +82,7 @@ def load_certificate(data: bytes) -> x509.Certificate:
                 raise CertificateError(f"expected one certificate, got {len(certificates)}")
             return certificates[0]
         return x509.load_der_x509_certificate(data)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise CertificateError(f"not a certificate in PEM or DER: {error}") from error
 
 

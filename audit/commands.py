@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from audit import database_commands, export_commands, trace_commands
 
 if TYPE_CHECKING:
     from audit.note import VerifierKey
@@ -77,7 +80,7 @@ def verify(
 
     _print_checks(report.checks)
     typer.echo()
-    _print_tree(trace_tree(report.trace))
+    print_tree(trace_tree(report.trace))
 
 
 audit_app = typer.Typer(
@@ -88,37 +91,62 @@ audit_app = typer.Typer(
 
 
 @audit_app.command()
-def check(home: Home, as_json: Json = False) -> None:
-    """Derive every hash of the log again from its entries.
+def check(
+    home: Home,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many processes share the work; by default as many as pay.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Derive everything in the log again from its entries and compare.
 
-    Names the first row that does not fit, and refuses a log that does not continue the last signed
-    checkpoint. Also compares every artifact on disk with its digest.
+    Every entry's form, every hash of the tree, every row of the lineage, the settings, the tables themselves and
+    the triggers that keep their rows; then the signature on the last checkpoint and every artifact on disk. Names
+    the first row or file that does not fit; exit code 0 means that all of it does. Changes nothing.
     """
     from audit.artifacts import Artifacts
     from audit.checkpoint import open_checkpoint
+    from audit.errors import AuditError
 
-    with _opened(home) as (log, key):
-        checkpoint = log.check(_progress() if not as_json and sys.stderr.isatty() else None)
-        signed = log.last_checkpoint()
-        covered = open_checkpoint(signed, key).size if signed is not None else 0
-        artifacts = Artifacts(home / "artifacts")
-        count = 0
-        for digest in artifacts.digests():
-            artifacts.get(digest)
-            count += 1
+    with opened(home) as (log, key):
+        shown = sys.stderr.isatty() and not as_json
+        try:
+            found = log.check(_progress("entries") if shown else None, processes=processes)
+            signed = log.last_checkpoint()
+            if signed is not None:
+                open_checkpoint(signed, key)
+            artifacts = Artifacts(home / "artifacts")
+            digests = list(artifacts.digests())
+            progress = _progress("artifacts") if shown else None
+            for count, digest in enumerate(digests, 1):
+                artifacts.get(digest)
+                if progress is not None:
+                    progress(count, len(digests))
+        except AuditError as error:
+            if as_json:
+                typer.echo(_json({"sound": False, "error": str(error)}))
+            raise
     result = {
-        "origin": checkpoint.origin,
-        "size": checkpoint.size,
-        "root": checkpoint.root.hex(),
-        "signed_size": covered,
-        "artifacts": count,
+        "sound": True,
+        "origin": found.origin,
+        "size": found.size,
+        "root": found.root.hex(),
+        "signed_size": found.signed_size,
+        "tree_hashes": found.nodes,
+        "lineage": dict(found.lineage),
+        "revision": found.revision,
+        "artifacts": len(digests),
     }
     if as_json:
         typer.echo(_json(result))
         return
-    typer.echo(f"{checkpoint.origin}: {checkpoint.size} entries, root {checkpoint.root.hex()}")
-    typer.echo(f"the last signed checkpoint covers {covered} entries; {checkpoint.size - covered} came after it")
-    typer.echo(f"{count} artifacts are what their digests say")
+    typer.echo(f"{found.origin}: {found.size} entries, root {found.root.hex()}")
+    typer.echo(
+        f"the last signed checkpoint covers {found.signed_size} entries; {found.size - found.signed_size} came after it"
+    )
+    typer.echo(f"{found.nodes} tree hashes and {sum(found.lineage.values())} lineage rows follow from them")
+    typer.echo(f"{len(digests)} artifacts are what their digests say")
 
 
 @audit_app.command(name="log")
@@ -131,7 +159,7 @@ def show_log(
     from audit.canonical import format_time
     from audit.wording import entry_words
 
-    with _opened(home) as (log, _):
+    with opened(home) as (log, _):
         entries = list(log.entries(since=max(0, log.size - count)))
     if as_json:
         listed = [
@@ -156,7 +184,7 @@ def show_entry(
     from audit.checkpoint import format_proof, open_checkpoint
     from audit.entry import Entry
 
-    with _opened(home) as (log, key):
+    with opened(home) as (log, key):
         data = log.entry_bytes(index)
         signed = log.last_checkpoint()
         covered = open_checkpoint(signed, key).size if signed is not None else 0
@@ -176,7 +204,7 @@ def show_entry(
 
 
 @contextmanager
-def _opened(home: Path) -> Iterator[tuple[Log, VerifierKey]]:
+def opened(home: Path) -> Iterator[tuple[Log, VerifierKey]]:
     """The log in a consortium's folder, and the key its checkpoints must be signed with."""
     from audit.errors import AuditError, LogError
     from audit.note import VerifierKey
@@ -184,24 +212,32 @@ def _opened(home: Path) -> Iterator[tuple[Log, VerifierKey]]:
     try:
         config = home / "consortium.json"
         try:
-            key = VerifierKey.parse(str(json.loads(config.read_text(encoding="utf-8"))["log_vkey"]))
+            values = json.loads(config.read_text(encoding="utf-8"))
+            key = VerifierKey.parse(str(values["log_vkey"]))
+            configured = values.get("log_url")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise LogError(f"{config} does not name the log's key (log_vkey): {error}") from error
-        if not (home / "log.db").is_file():
-            raise LogError(f"{home} holds no log.db; give the consortium's folder with --home")
+        from audit.database import LOG_FILE, log_url
         from audit.store import open_log
 
-        with open_log(f"sqlite:///{home / 'log.db'}", origin=key.name) as log:
+        if configured is None and not (home / LOG_FILE).is_file():
+            raise LogError(f"{home} holds no {LOG_FILE}; give the consortium's folder with --home")
+        url = log_url(home, configured)
+        with open_log(url, origin=key.name, checkpoint_path=home / "log.checkpoint") as log:
             yield log, key
     except AuditError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
 
 
-def _progress() -> Any:
+def _progress(what: str) -> Callable[[int, int], None]:
+    """Shows how many of `what` are done and how long the rest will take, on one line of standard error."""
+    began = time.monotonic()
+
     def show(done: int, total: int) -> None:
-        if done % 1000 == 0 or done == total:
-            typer.echo(f"\r{done} of {total} entries", err=True, nl=done == total)
+        left = (time.monotonic() - began) * (total - done) / done
+        line = f"\r{done} of {total} {what}, {left:.0f} s left"
+        typer.echo(f"{line:<60}", err=True, nl=done == total)
 
     return show
 
@@ -211,7 +247,8 @@ def _print_checks(checks: tuple[Check, ...]) -> None:
         typer.echo(f"{_MARK_OK} {passed.name}: {passed.detail}")
 
 
-def _print_tree(tree: Branch) -> None:
+def print_tree(tree: Branch) -> None:
+    """Prints a tree of lines, drawn with branches on a terminal."""
     if not sys.stdout.isatty():
         for line in tree.lines():
             typer.echo(line)
@@ -232,3 +269,8 @@ def _print_tree(tree: Branch) -> None:
 
 def _json(value: dict[str, Any]) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+database_commands.register(audit_app)
+export_commands.register(audit_app)
+trace_commands.register(audit_app)

@@ -1,73 +1,138 @@
-"""What the log asks of its database, and how SQLite gives it. Another database gets a module like this one.
+"""What the log asks of its database, and which databases give it: SQLite and PostgreSQL, chosen by URL.
 
 What is asked:
 - a writer has the log to itself from its first read until it commits, also against other processes;
 - a commit is on disk when it returns;
+- a reader can see one state of the log until it is done;
 - rows of the log can be added, never changed, replaced or removed.
 
-SQLite: write-ahead logging lets readers go on beside the one writer; `synchronous=FULL` syncs each commit;
-a writing transaction begins with BEGIN IMMEDIATE, so two writers queue instead of failing half way.
-Triggers refuse UPDATE and DELETE, and `recursive_triggers` makes them see the delete inside INSERT OR
-REPLACE. Whoever may write the file can drop a trigger: they stop accidents, the signed checkpoints stop
-people.
+The last is enforced by the database (triggers; on PostgreSQL also rights that the writer's role lacks). Whoever
+administers the database can still lift it: that stops accidents, the signed checkpoints stop people.
 
-Source: SQLite documentation, "Write-Ahead Logging", "PRAGMA recursive_triggers", "BEGIN TRANSACTION".
+A password never stands in a file of ours: `log_url` refuses a URL with one. PostgreSQL's client library takes
+it from PGPASSWORD or ~/.pgpass, or needs none (certificates, peer).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from sqlalchemy import Connection, Engine, MetaData, create_engine, event
+from sqlalchemy import URL, Connection, Table
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
-from audit.errors import LogError
+from audit.errors import CorruptLogError, LogError
+from audit.merkle import Node
 
-BUSY_TIMEOUT_S = 30.0  # how long a writer waits for another one
-_WRITING = "zegel_writing"  # execution option that marks a writing transaction
-
-
-def log_engine(url: str) -> Engine:
-    """An engine for the log's database; raises LogError for a database we have no such module for."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite":
-        raise LogError(f"log database: expected sqlite:///<path>, got {parsed.render_as_string(hide_password=True)}")
-    if not parsed.database or parsed.database == ":memory:":
-        raise LogError("log database: expected a file, got an in-memory database that would not survive")
-    engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S})
-    event.listen(engine, "connect", _configure)
-    event.listen(engine, "begin", _begin)
-    return engine
+BUSY_TIMEOUT_S = 30  # how long a writer waits for another one
+LOG_FILE = "log.db"  # a consortium's log, unless it is kept in PostgreSQL
+Row = tuple[Any, ...]  # values in the order of a table's columns
 
 
-def database_path(engine: Engine) -> Path:
-    """The database's file."""
-    return Path(str(engine.url.database))
+class Database(Protocol):
+    """A database that holds one log. Its methods raise SQLAlchemyError when the database fails."""
+
+    url: URL
+
+    @property
+    def shown(self) -> str:
+        """The database as messages call it, without a password."""
+
+    @property
+    def checkpoint_path(self) -> Path | None:
+        """Where the last signed checkpoint lies unless the caller knows better."""
+
+    def prepare(self) -> None:
+        """Makes sure of the tables; raises LogError when they are not there and cannot be made from here."""
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """A connection without a transaction: each statement sees the rows of its own moment. They never change,
+        so that is enough to look one up, and quicker.
+        """
+
+    def snapshot(self) -> AbstractContextManager[Connection]:
+        """A transaction that sees one state throughout and changes nothing."""
+
+    def writing(self) -> AbstractContextManager[Connection]:
+        """A transaction that has the log to itself; durable when the context ends without an error."""
+
+    def tip(self, connection: Connection, leaf: int) -> tuple[int, bytes | None]:
+        """The number of entries, and the stored hash of the leaf with index `leaf`, if any."""
+
+    def stored(self, connection: Connection, nodes: Sequence[Node]) -> dict[Node, bytes]:
+        """The hashes that are stored for `nodes`; missing ones are left out."""
+
+    def insert(self, connection: Connection, rows: Mapping[Table, Sequence[Row]]) -> None:
+        """Adds rows, each with a value for every column, in the order of the columns."""
+
+    def guard_rows(self, connection: Connection) -> None:
+        """Makes the database refuse to change or remove rows of the log's tables."""
+
+    def unguard_rows(self, connection: Connection) -> None:
+        """Lifts that again, for a migration."""
+
+    def guard_differences(self, connection: Connection) -> list[str]:
+        """In words, where the database's protection of rows is not what `guard_rows` made."""
+
+    def close(self) -> None:
+        """Lets go of every connection."""
 
 
-def writing(engine: Engine) -> Engine:
-    """The engine for transactions that write: each waits until it has the log to itself."""
-    return engine.execution_options(**{_WRITING: True})
+def open_database(url: str) -> Database:
+    """The database at `sqlite:///<path>` or `postgresql://<user>@<host>/<database>`; LogError for any other."""
+    parsed = _parsed(url)
+    match parsed.get_backend_name():
+        case "sqlite":
+            from audit.database_sqlite import SQLite
+
+            return SQLite(parsed)
+        case "postgresql":
+            from audit.database_postgresql import PostgreSQL
+
+            return PostgreSQL(parsed)
+    raise LogError(
+        f"log database: expected sqlite:///<path> or postgresql://<user>@<host>/<database>, "
+        f"got {parsed.render_as_string(hide_password=True)}"
+    )
 
 
-def create_tables(connection: Connection, metadata: MetaData) -> None:
-    """Makes the tables that are missing and refuses changes to rows of every one."""
-    metadata.create_all(connection)
-    for name in metadata.tables:
-        for action in ("UPDATE", "DELETE"):
-            connection.exec_driver_sql(
-                f"CREATE TRIGGER IF NOT EXISTS {name}_no_{action.lower()} BEFORE {action} ON {name} "
-                f"BEGIN SELECT RAISE(ABORT, 'table {name} is append-only: {action} refused'); END"
-            )
+def log_url(home: Path, configured: str | None) -> str:
+    """The URL of the log of the consortium in folder `home`: `configured` in its consortium.json, or `log.db`.
+
+    Raises LogError for a URL with a password in it: the file is read by more people than the log is written by.
+    """
+    if configured is None:
+        return f"sqlite:///{home / LOG_FILE}"
+    parsed = _parsed(configured)
+    if parsed.password is not None or "password" in parsed.query:
+        raise LogError(
+            f"log_url {parsed.set(query={}).render_as_string(hide_password=True)}: expected no password in "
+            "consortium.json; put it in ~/.pgpass or the environment variable PGPASSWORD"
+        )
+    return configured
 
 
-def _configure(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # the driver must not begin transactions behind our back; see _begin
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "recursive_triggers=ON"):
-        connection.execute(f"PRAGMA {pragma}").close()
+class Hashes:
+    """Reads the tree's hashes within one transaction (a `merkle.HashReader`)."""
+
+    def __init__(self, database: Database, connection: Connection) -> None:
+        self._database = database
+        self._connection = connection
+
+    def read_hashes(self, nodes: Sequence[Node]) -> list[bytes]:
+        """One hash per node; raises CorruptLogError when one is missing."""
+        found = self._database.stored(self._connection, nodes)
+        for level, index in nodes:
+            if (level, index) not in found:
+                raise CorruptLogError(f"tree node (level {level}, index {index}) is missing; check the log")
+        return [found[node] for node in nodes]
 
 
-def _begin(connection: Connection) -> None:
-    immediate = connection.get_execution_options().get(_WRITING, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+def _parsed(url: str) -> URL:
+    try:
+        return make_url(url)
+    except ArgumentError as error:
+        raise LogError(f"log database: {error}") from error

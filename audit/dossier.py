@@ -10,9 +10,11 @@ A dossier is a zip file (`audit.archive`) with these members:
     model.safetensors           the model; its digest is the version
     certificates/<hex>.pem      every certificate used, by digest
     log/log.vkey                the log's verifier key
-    log/checkpoint              the signed checkpoint all proofs refer to
+    log/checkpoint              the signed checkpoint all proofs refer to, with its witnesses' cosignatures
+    log/register.txt            the log's signed list of the entries that must not be missing (audit.register)
     log/entries/<index>.json    every entry that bears on the release
     log/proofs/<index>.txt      its inclusion proof (C2SP tlog-proof)
+    documents/<name>            documents for people and other programs (audit.documents.collection)
     root.pem                    the root certificate, for information: a verifier brings its own
 
 Invariants:
@@ -25,21 +27,26 @@ Writing needs the log and the artifacts; reading needs neither.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from audit.archive import pack, unpack
+from audit.archive import MAX_NAME_SIZE, pack, unpack
 from audit.canonical import canonical_json, digest_of, hex_of, parse_json_object, shown
 from audit.certificates import certificate_pem, load_certificate
 from audit.checkpoint import format_proof, open_checkpoint
+from audit.documents.collection import FOLDER, documents_after_certification
+from audit.documents.collection import MEMBER as DOCUMENT
+from audit.documents.report import LogHead
 from audit.entry import RELEASE_CERTIFIED, Entry
-from audit.errors import CanonicalError, DossierError, LogError
+from audit.errors import AuditError, CanonicalError, DossierError, LogError
 from audit.evidence import Evidence
 from audit.note import VerifierKey, sign_note, verify_note
+from audit.register import register_of, sign_register
 from audit.release import ReleaseStatement
 from audit.selection import certificates_used, entries_bearing_on
 from audit.trace import trace_release
@@ -48,6 +55,7 @@ if TYPE_CHECKING:
     from audit.artifacts import Artifacts
     from audit.store import Log
 
+FurtherDocuments = Callable[[bytes], Mapping[str, bytes]]  # from a signed checkpoint to documents by name
 SUFFIX = ".dossier"
 MANIFEST_SCHEMA = "zegel/dossier/v1"
 MAX_SMALL_MEMBER_SIZE = 1 << 20  # bytes; plans are the largest of these
@@ -59,8 +67,9 @@ PLAN = "plan.json"
 MODEL = "model.safetensors"
 LOG_KEY = "log/log.vkey"
 CHECKPOINT = "log/checkpoint"
+REGISTER = "log/register.txt"
 ROOT = "root.pem"
-_FIXED = frozenset({MANIFEST, MANIFEST_SIGNATURE, RELEASE, PLAN, MODEL, LOG_KEY, CHECKPOINT, ROOT})
+_FIXED = frozenset({MANIFEST, MANIFEST_SIGNATURE, RELEASE, PLAN, MODEL, LOG_KEY, CHECKPOINT, REGISTER, ROOT})
 _ENTRY = re.compile(r"log/entries/(0|[1-9][0-9]{0,18})\.json", re.ASCII)
 _PROOF = re.compile(r"log/proofs/(0|[1-9][0-9]{0,18})\.txt", re.ASCII)
 _CERTIFICATE = re.compile(r"certificates/([0-9a-f]{64})\.pem", re.ASCII)
@@ -78,11 +87,13 @@ class Dossier:
     model: bytes
     log_key: bytes
     checkpoint: bytes
+    register: bytes
     root_pem: bytes
     entries: Mapping[int, bytes]
     proofs: Mapping[int, bytes]
     certificates: Mapping[str, bytes]  # by the digest their name states
     earlier_plans: Mapping[str, bytes]  # by the digest their name states
+    documents: Mapping[str, bytes]  # by their name in the folder
     members: Mapping[str, bytes]
 
 
@@ -100,6 +111,7 @@ def open_dossier(data: bytes) -> Dossier:
     proofs: dict[int, bytes] = {}
     certificates: dict[str, bytes] = {}
     earlier_plans: dict[str, bytes] = {}
+    documents: dict[str, bytes] = {}
     for name, content in members.items():
         if name != MODEL and len(content) > MAX_SMALL_MEMBER_SIZE:
             raise DossierError(f"dossier: {name}: expected at most {MAX_SMALL_MEMBER_SIZE} bytes, got {len(content)}")
@@ -113,8 +125,10 @@ def open_dossier(data: bytes) -> Dossier:
             certificates["sha256:" + match[1]] = content
         elif match := _EARLIER_PLAN.fullmatch(name):
             earlier_plans["sha256:" + match[1]] = content
+        elif match := DOCUMENT.fullmatch(name):
+            documents[match[1]] = content
         else:
-            raise DossierError(f"dossier: unknown member {shown(name)}")
+            raise DossierError(f"dossier: unknown member {name!r}")
     if set(entries) != set(proofs):
         odd = sorted(set(entries) ^ set(proofs))
         raise DossierError(f"dossier: expected an entry and a proof for each index; one is missing for {odd[0]}")
@@ -126,11 +140,13 @@ def open_dossier(data: bytes) -> Dossier:
         model=members[MODEL],
         log_key=members[LOG_KEY],
         checkpoint=members[CHECKPOINT],
+        register=members[REGISTER],
         root_pem=members[ROOT],
         entries=dict(sorted(entries.items())),
         proofs=proofs,
         certificates=certificates,
         earlier_plans=earlier_plans,
+        documents=documents,
         members=members,
     )
 
@@ -155,13 +171,28 @@ def check_manifest(dossier: Dossier) -> None:
     if dossier.manifest == expected:
         return
     listed = stated.get("members")
-    by_name = {item.get("name"): item for item in listed if isinstance(item, dict)} if isinstance(listed, list) else {}
+    items = [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
+    by_name = {item["name"]: item for item in items if isinstance(item.get("name"), str)}
     for item in parse_json_object(expected)["members"]:
         if by_name.get(item["name"]) != item:
             raise DossierError(
-                f"{item['name']}: is {shown(item)}, the manifest says {shown(by_name.get(item['name']))}"
+                f"{item['name']}: has {item['size']} bytes, sha256 {item['sha256']}; the manifest says "
+                f"{shown(by_name.get(item['name']))}"
             )
-    raise DossierError(f"{MANIFEST}: lists members that are not there, or is not a dossier's manifest")
+    gone = sorted(set(by_name) - set(dossier.members))
+    if gone:
+        name = ascii(gone[0])[: MAX_NAME_SIZE + 2]
+        raise DossierError(f"{name}: the manifest lists it, the dossier does not hold it")
+    raise DossierError(f"{MANIFEST}: is not the manifest of these members")
+
+
+@contextmanager
+def in_member(name: str) -> Iterator[None]:
+    """Puts a member's name before the message of whatever is wrong with it."""
+    try:
+        yield
+    except AuditError as error:
+        raise DossierError(f"{name}: {error}") from error
 
 
 def manifest_note(release: str, manifest: bytes) -> str:
@@ -171,9 +202,15 @@ def manifest_note(release: str, manifest: bytes) -> str:
 
 def check_manifest_signature(dossier: Dossier, release: str, key: VerifierKey) -> None:
     """Raises NoteError or DossierError unless the log's key signed this manifest for this release."""
-    text = verify_note(dossier.manifest_signature, key)
+    with in_member(MANIFEST_SIGNATURE):
+        text = verify_note(dossier.manifest_signature, key)
     if text != manifest_note(release, dossier.manifest):
         raise DossierError(f"{MANIFEST_SIGNATURE}: expected a signature for release {release} over {MANIFEST}")
+
+
+def no_further_documents(checkpoint: bytes) -> Mapping[str, bytes]:
+    """Nobody signed documents, and no authority stamped the checkpoint."""
+    return {}
 
 
 def write_dossier(
@@ -184,13 +221,17 @@ def write_dossier(
     key: Ed25519PrivateKey,
     root_pem: bytes,
     clock: Callable[[], datetime],
+    checkpoint: bytes | None = None,
+    further_documents: FurtherDocuments = no_further_documents,
 ) -> bytes:
     """The dossier of a certified release.
 
-    Signs a checkpoint over the log as it is, collects what bears on the release, and traces the release
-    before anything is written. Raises LogError when the release has not been certified, ArtifactError when
-    a plan, statement or model is missing or changed, TraceError or ReleaseError when the log does not tell
-    one unbroken story.
+    `checkpoint` is one of this log that covers the certification, with its cosignatures; None signs one over the
+    log as it is. What bears on the release is collected, and the release traced, before anything is written.
+    `further_documents` is asked once, with the checkpoint, for the signatures and the time stamp to be put in.
+
+    Raises LogError when the release has not been certified, ArtifactError when a plan, statement, document or
+    model is missing or changed, TraceError or ReleaseError when the log does not tell one unbroken story.
     """
     root = load_certificate(root_pem)
     certified = [entry for _, entry in log.entries(kind=RELEASE_CERTIFIED) if entry.body["release"] == release]
@@ -198,20 +239,28 @@ def write_dossier(
         raise LogError(f"release {release}: expected one {RELEASE_CERTIFIED} entry in the log, got {len(certified)}")
     statement_bytes = artifacts.get(certified[0].body["statement"])
     statement = ReleaseStatement.from_bytes(statement_bytes)
-    checkpoint = log.sign_checkpoint(key, clock)
-    size = open_checkpoint(checkpoint, VerifierKey.of(log.origin, key)).size
+    checkpoint = log.sign_checkpoint(key, clock) if checkpoint is None else checkpoint
+    tree = open_checkpoint(checkpoint, VerifierKey.of(log.origin, key))
+    size = tree.size
     everything = [(index, entry) for index, entry in log.entries() if index < size]
     selected, plan_hashes = entries_bearing_on(everything, statement, digest_of(statement_bytes))
     plans = {plan_hash: artifacts.get(plan_hash) for plan_hash in plan_hashes}
     evidence = Evidence(selected, root)
-    trace_release(evidence, statement_bytes, plans)
+    trace = trace_release(evidence, statement_bytes, plans)
+    plan = plans.pop(statement.plan_hash)
+    bound = {name: artifacts.get(value) for name, value in statement.documents.items()}
+    head = LogHead(str(evidence.founding.log_key), checkpoint, len(selected))
+    further = further_documents(checkpoint)
+    documents = bound | documents_after_certification(statement, trace, plan, bound, further, head)
     members: dict[str, bytes] = {
         RELEASE: statement_bytes,
-        PLAN: plans.pop(statement.plan_hash),
+        PLAN: plan,
         MODEL: artifacts.get(statement.version),
         LOG_KEY: f"{evidence.founding.log_key}\n".encode(),
         CHECKPOINT: checkpoint,
+        REGISTER: sign_register(register_of(everything), tree, key),
         ROOT: certificate_pem(root).encode(),
+        **{FOLDER + name: content for name, content in documents.items()},
     }
     for plan_hash, data in plans.items():
         members[f"plans/{hex_of(plan_hash)}.json"] = data

@@ -18,6 +18,7 @@ from typing import Any
 
 from audit.canonical import canonical_json, format_time, parse_json_object, parse_time, plain, shown
 from audit.errors import CanonicalError, EntryError
+from audit.revocation import STATUSES
 from audit.schema import (
     Fields,
     digest,
@@ -29,16 +30,24 @@ from audit.schema import (
     name,
     nullable,
     number,
+    one_of,
     signed,
     text,
 )
 from audit.statement import (
     ACCEPTANCE,
     APPROVAL,
+    CERTIFICATE_STATUS,
     DATA_MANIFEST,
+    GATES,
     METRICS,
+    PRIVACY_AUDITED,
+    PROPOSAL,
     RECEIPT,
     REFUSAL,
+    SUPERSESSION,
+    WITHDRAWAL,
+    WITNESS_ENROLMENT,
     SignedStatement,
 )
 
@@ -47,9 +56,11 @@ MAX_ENTRY_SIZE = 65_535  # bytes
 
 CONSORTIUM_FOUNDED = "consortium.founded"
 CERTIFICATE_ISSUED = "certificate.issued"
+CERTIFICATE_STATUS_CHANGED = "certificate.status"
 SITE_MANIFEST = "site.manifest"
 PLAN_PROPOSED = "plan.proposed"
 APPROVAL_GIVEN = "approval"
+GATES_SET = "gates.set"
 RUN_STARTED = "run.started"
 SITE_ACCEPTED = "site.accepted"
 SITE_REFUSED = "site.refused"
@@ -60,6 +71,11 @@ VERSION_CREATED = "version.created"
 METRICS_REPORTED = "metrics.reported"
 RELEASE_PROPOSED = "release.proposed"
 RELEASE_CERTIFIED = "release.certified"
+RELEASE_SUPERSEDED = "release.superseded"
+WITHDRAWAL_PROPOSED = "withdrawal.proposed"
+RELEASE_WITHDRAWN = "release.withdrawn"
+PRIVACY_AUDIT_REPORTED = "privacy.audited"
+WITNESS_ENROLLED = "witness.enrolled"
 
 KINDS: Mapping[str, Fields] = {
     CONSORTIUM_FOUNDED: {
@@ -78,8 +94,14 @@ KINDS: Mapping[str, Fields] = {
         "not_before": instant,
         "not_after": instant,
     },
+    CERTIFICATE_STATUS_CHANGED: {
+        "digest": digest,
+        "status": one_of(*STATUSES),
+        "revocation": signed(CERTIFICATE_STATUS),
+    },
     SITE_MANIFEST: {"site": name, "manifest": signed(DATA_MANIFEST)},
-    PLAN_PROPOSED: {"plan_hash": digest, "plan": digest, "proposer": digest},
+    PLAN_PROPOSED: {"plan_hash": digest, "plan": digest, "proposal": signed(PROPOSAL)},
+    GATES_SET: {"gates": signed(GATES)},
     APPROVAL_GIVEN: {"approval": signed(APPROVAL)},
     RUN_STARTED: {"run_id": name, "plan_hash": digest, "sites": distinct(name), "initial_version": digest},
     SITE_ACCEPTED: {"run_id": name, "acceptance": signed(ACCEPTANCE)},
@@ -119,13 +141,31 @@ KINDS: Mapping[str, Fields] = {
         "model": digest,
     },
     METRICS_REPORTED: {"version": digest, "site": name, "metrics": signed(METRICS)},
-    RELEASE_PROPOSED: {"release": name, "statement": digest, "version": digest},
+    PRIVACY_AUDIT_REPORTED: {"audit": signed(PRIVACY_AUDITED)},
+    RELEASE_PROPOSED: {
+        "release": name,
+        "task": name,
+        "statement": digest,
+        "version": digest,
+        "predecessor": nullable(name),  # the certified release it would replace
+        "proposal": signed(PROPOSAL),
+    },
     RELEASE_CERTIFIED: {
         "release": name,
         "statement": digest,
         "version": digest,
         "approvals": distinct(digest),
     },
+    # By its successor's certification (supersession null), or by a release manager's signed word.
+    RELEASE_SUPERSEDED: {"release": name, "by": name, "supersession": nullable(signed(SUPERSESSION))},
+    WITHDRAWAL_PROPOSED: {"release": name, "withdrawal": signed(WITHDRAWAL)},
+    RELEASE_WITHDRAWN: {
+        "release": name,
+        "statement": digest,
+        "withdrawal": digest,  # of the signed withdrawal
+        "approvals": distinct(digest),
+    },
+    WITNESS_ENROLLED: {"witness": name, "enrolment": signed(WITNESS_ENROLMENT)},
 }
 _BODIES = {kind: fields_of(table, further=False) for kind, table in KINDS.items()}
 _FIELDS = frozenset({"schema", "kind", "time", "body"})

@@ -7,13 +7,27 @@
     ├── ProofError           a Merkle proof, or the numbers given with it, do not hold
     ├── NoteError            a signed note or verifier key is malformed or not signed by the key
     ├── CheckpointError      a checkpoint is malformed or of another log
+    ├── CosignatureError     a witness's signature is wrong, or too few witnesses signed
+    ├── TileError            tiles or an exported log are not what the checkpoint says
+    ├── WitnessError         a witness refuses, or was not understood (one subclass per reason)
+    │   ├── WitnessRequestError     the request is malformed
+    │   ├── UnknownLogError         the witness does not watch this log
+    │   ├── UnsignedCheckpointError the checkpoint is not signed by the log's key
+    │   ├── StaleSizeError          the witness last cosigned another size
+    │   │   └── RollbackError       ... a larger one: the log was set back, or an old message arrived late
+    │   ├── InconsistentLogError    nothing proves that the log still contains what the witness cosigned
+    │   ├── SplitViewError          the log signed two different trees of one size
+    │   └── WitnessStateError       the witness's memory is lost or damaged: it must not sign
     ├── EntryError           a log entry does not follow its schema
     ├── LogError             the log cannot do what was asked
     │   ├── StaleLogError    the database is older than, or differs from, what was signed
-    │   └── CorruptLogError  a row of the log is not what its hashes say
+    │   ├── CorruptLogError  a row of the log is not what its hashes say
+    │   ├── LogConflictError the log grew since the caller looked
+    │   └── StaleFileError   a file was replaced by another process meanwhile
     ├── ArtifactError        an artifact is missing or its bytes changed
     ├── ReleaseError         a release statement or policy is malformed, or approvals are missing
     ├── TraceError           the log's entries do not tell one unbroken story
+    ├── DocumentError        a document of a dossier is malformed or does not follow from the evidence
     └── DossierError         a dossier failed one of the verifier's checks
 
 A message names the thing, what was expected and what was found. Nothing here is ever raised for bad luck:
@@ -57,6 +71,62 @@ class CheckpointError(AuditError):
     """A checkpoint that is malformed or belongs to another log."""
 
 
+class CosignatureError(AuditError):
+    """A witness's signature or key that is not what it says, or too few of them."""
+
+
+class TileError(AuditError):
+    """Tiles, entry bundles or an exported log that are not what the checkpoint says."""
+
+
+class WitnessError(AuditError):
+    """A witness refuses to cosign, or cannot be understood.
+
+    `kept` says whether and where the witness kept what it was shown.
+    """
+
+    kept = ""
+
+    def __str__(self) -> str:
+        return super().__str__() + self.kept
+
+
+class WitnessRequestError(WitnessError):
+    """A request a witness cannot read, or whose sizes contradict each other."""
+
+
+class UnknownLogError(WitnessError):
+    """A checkpoint of a log that the witness was not asked to watch."""
+
+
+class UnsignedCheckpointError(WitnessError):
+    """A checkpoint without a good signature of its log."""
+
+
+class StaleSizeError(WitnessError):
+    """The request starts from another size than the witness cosigned last, which is `size`."""
+
+    def __init__(self, message: str, size: int) -> None:
+        super().__init__(message)
+        self.size = size
+
+
+class RollbackError(StaleSizeError):
+    """The log signed a smaller tree after the one this witness cosigned."""
+
+
+class InconsistentLogError(WitnessError):
+    """A signed checkpoint that is not proved to continue the one the witness cosigned."""
+
+
+class SplitViewError(WitnessError):
+    """Two checkpoints of one size, both signed by the log, with different roots: proof that it shows two histories."""
+
+
+class WitnessStateError(WitnessError):
+    """The witness's key or memory is missing, damaged or in use wrongly; it must not sign."""
+
+
 class EntryError(AuditError):
     """A log entry that does not follow the schema of its kind."""
 
@@ -73,6 +143,14 @@ class CorruptLogError(LogError):
     """A stored row is not what the hashes say it must be."""
 
 
+class LogConflictError(LogError):
+    """The log is not as long as it was when the caller decided what to append."""
+
+
+class StaleFileError(LogError):
+    """A file that was to be replaced no longer holds what was read from it."""
+
+
 class ArtifactError(AuditError):
     """An artifact is missing, or its bytes are not those of its digest."""
 
@@ -83,6 +161,10 @@ class ReleaseError(AuditError):
 
 class TraceError(AuditError):
     """The entries do not tell one unbroken story of a release."""
+
+
+class DocumentError(AuditError):
+    """A document of a dossier is malformed, or is not what the evidence gives."""
 
 
 class DossierError(AuditError):

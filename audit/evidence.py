@@ -6,7 +6,8 @@ Invariants:
   that ever mattered, so a second certificate made for somebody cannot stay hidden.
 - No two people or machines share a key.
 - A signature counts only when its certificate was valid both at the time the signer states and at the time
-  the log recorded it, and the signer does not claim a time after the log's.
+  the log recorded it, the signer does not claim a time after the log's, and no earlier entry suspended or
+  revoked the certificate.
 
 Inclusion of the entries in the log is not this module's concern: the caller has it proved.
 """
@@ -24,6 +25,7 @@ from cryptography.hazmat.primitives import serialization
 from audit.canonical import format_time
 from audit.certificates import (
     CLIENT,
+    CONSORTIUM_ADMIN,
     LOG,
     PEOPLE,
     Identity,
@@ -36,11 +38,12 @@ from audit.certificates import (
     verify_certificate,
 )
 from audit.checkpoint import log_origin, log_verifier_key
-from audit.entry import APPROVAL_GIVEN, CERTIFICATE_ISSUED, CONSORTIUM_FOUNDED, Entry
+from audit.entry import APPROVAL_GIVEN, CERTIFICATE_ISSUED, CERTIFICATE_STATUS_CHANGED, CONSORTIUM_FOUNDED, Entry
 from audit.errors import AuditError, TraceError
 from audit.note import VerifierKey
 from audit.release import Approval
-from audit.statement import APPROVAL, SignedStatement, verify_statement
+from audit.revocation import Revocations, StatusChange
+from audit.statement import APPROVAL, CERTIFICATE_STATUS, PROPOSAL, SignedStatement, verify_statement
 
 MAX_CLOCK_SKEW = timedelta(minutes=5)  # between a signer's clock and the log's
 
@@ -96,6 +99,13 @@ class Evidence:
         self.certificates: dict[str, x509.Certificate] = {}
         self._issued_at: dict[str, int] = {}
         self._load_certificates()
+        self.revocations = Revocations()
+        self._load_statuses()
+
+    @property
+    def size(self) -> int:
+        """Of the log, as far as these entries reach: one more than the last one's index."""
+        return self.entries[-1].index + 1
 
     def of_kind(self, kind: str, **fields: object) -> list[Logged]:
         """The entries of a kind whose body holds these values, in log order."""
@@ -109,7 +119,8 @@ class Evidence:
         """The one entry of a kind with these values; raises TraceError when there is none or another."""
         found = self.of_kind(kind, **fields)
         if len(found) != 1:
-            raise TraceError(f"{what}: expected exactly one {kind} entry, got {len(found)}")
+            where = ": " + ", ".join(f"entry {logged.index}" for logged in found) if found else ""
+            raise TraceError(f"{what}: expected exactly one {kind} entry, got {len(found)}{where}")
         return found[0]
 
     def verify(self, logged: Logged, signed: SignedStatement, statement_type: str, roles: frozenset[str]) -> Identity:
@@ -145,20 +156,26 @@ class Evidence:
             )
         return identity
 
-    def person(self, logged: Logged, digest: str) -> Identity:
-        """The person whose certificate an entry names, valid when it was logged."""
-        certificate = self.certificates.get(digest)
-        if certificate is None:
-            raise TraceError(f"{logged}: certificate {digest} was never announced in the log")
-        try:
-            identity = verify_certificate(certificate, self.root, at=logged.entry.time, roles=PEOPLE)
-        except AuditError as error:
-            raise TraceError(f"{logged}: {error}") from error
-        self._check_use(logged, digest)
-        return identity
+    def verify_person(
+        self, logged: Logged, signed: SignedStatement, statement_type: str, roles: frozenset[str]
+    ) -> Identity:
+        """Like `verify`, for a statement in which a person names themself: name, organisation and role must be
+        the certificate's.
+        """
+        signer = self.verify(logged, signed, statement_type, roles)
+        stated = tuple(signed.statement[field] for field in ("name", "organisation", "role"))
+        if stated != (signer.name, signer.organisation, signer.role):
+            raise TraceError(f"{logged}: signed by {signer}, but the statement names {' / '.join(stated)}")
+        return signer
+
+    def proposer(self, logged: Logged, kind: str, digest: str, roles: frozenset[str]) -> Identity:
+        """Who proposed the plan or release that `logged` puts forward, by their own signature."""
+        signed = logged.entry.signed("proposal")
+        logged.expect("proposal's subject", {"kind": kind, "digest": digest}, signed.statement["subject"])
+        return self.verify_person(logged, signed, PROPOSAL, roles)
 
     def approvals(self, kind: str, digest: str, *, after: int, before: int) -> list[Approval]:
-        """The verified decisions about a plan or release logged between two entries, in log order."""
+        """The verified decisions about a plan, release or withdrawal logged between two entries, in log order."""
         found: list[Approval] = []
         subject = {"kind": kind, "digest": digest}
         for logged in self.of_kind(APPROVAL_GIVEN):
@@ -166,13 +183,9 @@ class Evidence:
             statement = signed.statement
             if statement["subject"] != subject or not after < logged.index < before:
                 continue
-            approver = self.verify(logged, signed, APPROVAL, PEOPLE)
-            stated = (statement["name"], statement["organisation"], statement["role"])
-            if stated != (approver.name, approver.organisation, approver.role):
-                raise TraceError(f"{logged}: signed by {approver}, but the approval names {' / '.join(stated)}")
             found.append(
                 Approval(
-                    approver=approver,
+                    approver=self.verify_person(logged, signed, APPROVAL, PEOPLE),
                     decision=statement["decision"],
                     meaning=statement["meaning"],
                     reason=statement["reason"],
@@ -236,6 +249,17 @@ class Evidence:
                 self.certificates[identity.certificate_digest] = certificate
                 self._issued_at.setdefault(identity.certificate_digest, logged.index)
 
+    def _load_statuses(self) -> None:
+        # In log order, each judged by those before it: a suspended admin reinstates nobody, least of all herself.
+        for logged in self.of_kind(CERTIFICATE_STATUS_CHANGED):
+            signed = logged.entry.signed("revocation")
+            self.verify(logged, signed, CERTIFICATE_STATUS, frozenset({CONSORTIUM_ADMIN}))
+            for field, stated in (("digest", "subject"), ("status", "status")):
+                logged.expect(field, signed.statement[stated], logged.body[field])
+            with _blamed(logged):
+                change = StatusChange(logged.index, logged.body["digest"], logged.body["status"])
+                self.revocations = self.revocations.then(change)
+
     def _check_use(self, logged: Logged, digest: str) -> None:
         certificate = self.certificates[digest]
         if self._issued_at[digest] >= logged.index:
@@ -247,6 +271,8 @@ class Evidence:
                 f"{logged}: expected its certificate to be valid at {format_time(logged.entry.time)}, "
                 f"got {format_time(first)} to {format_time(last)}"
             )
+        with _blamed(logged):
+            self.revocations.check(digest, before=logged.index)
 
 
 class _blamed:  # noqa: N801 - reads as a word in `with _blamed(entry)`

@@ -8,11 +8,13 @@ from typing import Any
 
 from audit import schema
 from audit.canonical import digest_of, parse_json_object
-from audit.certificates import Identity
+from audit.certificates import CONSORTIUM_ADMIN, Identity
 from audit.entry import PLAN_PROPOSED
 from audit.errors import CanonicalError, EntryError, TraceError
 from audit.evidence import Evidence, Logged
 from audit.release import Approval, check_approvals
+
+PLAN_PROPOSERS = frozenset({CONSORTIUM_ADMIN})
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class PlanTrace:
 
     plan_hash: str
     name: str
+    task: str
     proposer: Identity
     proposed_index: int
     approvals: tuple[Approval, ...]
@@ -42,6 +45,7 @@ class PlanTrace:
     encoder: Any
     model: Any
     initial_version: str
+    compared_with: str | None  # the version that hospitals compare the result with, on the same admissions
 
 
 def trace_plan(evidence: Evidence, started: Logged, plans: Mapping[str, bytes], roles: Sequence[str]) -> PlanTrace:
@@ -65,12 +69,13 @@ def trace_plan(evidence: Evidence, started: Logged, plans: Mapping[str, bytes], 
     proposed.expect("plan", plan_hash, proposed.body["plan"])
     if not proposed.index < started.index:
         raise TraceError(f"{started}: started before its plan was proposed in {proposed}")
-    proposer = evidence.person(proposed, proposed.body["proposer"])
+    proposer = evidence.proposer(proposed, "plan", plan_hash, PLAN_PROPOSERS)
     approvals = evidence.approvals("plan", plan_hash, after=proposed.index, before=started.index)
     check_approvals(what, approvals, roles, proposer=proposer)
     return PlanTrace(
         plan_hash=plan_hash,
         name=plan["name"],
+        task=plan["task"],
         proposer=proposer,
         proposed_index=proposed.index,
         approvals=tuple(approvals),
@@ -93,7 +98,18 @@ def trace_plan(evidence: Evidence, started: Logged, plans: Mapping[str, bytes], 
         encoder=plan["encoder"],
         model=plan["model"],
         initial_version=plan["initial_version"],
+        compared_with=_compared_with(plan),
     )
+
+
+def _compared_with(plan: Mapping[str, Any]) -> str | None:
+    evaluation = plan.get("evaluation", {})
+    schema.mapping(evaluation, "plan.evaluation")
+    predecessor = evaluation.get("predecessor")
+    if predecessor is None:
+        return None
+    _PREDECESSOR(predecessor, "plan.evaluation.predecessor")
+    return str(predecessor["version"])
 
 
 def read_plan(data: bytes) -> dict[str, Any]:
@@ -104,6 +120,7 @@ def read_plan(data: bytes) -> dict[str, Any]:
     try:
         plan = parse_json_object(data, "plan")
         _PLAN(plan, "plan")
+        _compared_with(plan)
     except (CanonicalError, EntryError) as error:
         raise TraceError(str(error)) from error
     return plan
@@ -112,6 +129,7 @@ def read_plan(data: bytes) -> dict[str, Any]:
 _PLAN = schema.fields_of(
     {
         "name": schema.name,
+        "task": schema.name,
         "consortium": schema.name,
         "sites": schema.distinct(schema.name),
         "evaluation_sites": schema.distinct(schema.name),
@@ -133,3 +151,4 @@ _PLAN = schema.fields_of(
     },
     further=True,
 )
+_PREDECESSOR = schema.fields_of({"version": schema.digest}, further=True)

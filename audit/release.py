@@ -1,20 +1,21 @@
 """The release statement and the approval policy.
 
 The statement says what a release is: which version, from which run, plan and hospitals, at what epsilon,
-past which gates. It is canonical JSON; the log holds its digest, and approvers sign that digest.
+past which gates, with which documents, in place of which release. It is canonical JSON; the log holds its
+digest, and approvers sign that digest: whatever they rely on is under it, and any change voids every approval.
 
 Invariants:
-- A gate's result follows from its value and threshold; a statement with a failed gate, or none, cannot be
-  made.
+- A statement with a failed gate, or none, cannot be made.
 - People, not certificates, approve: one person counts once, whatever certificates they hold, and the
   proposer never.
-- The policy travels in the statement, but a verifier demands `DEFAULT_POLICY` at least.
+- The policy was set together with the gates, before the run; a verifier demands `DEFAULT_POLICY` at least.
 
 All fields are public.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from audit import schema
 from audit.canonical import canonical_json, digest_of, format_time, parse_json_object, parse_time, shown
 from audit.certificates import PEOPLE, PRIVACY_OFFICER, RELEASE_MANAGER, Identity
 from audit.errors import CanonicalError, EntryError, ReleaseError
+from audit.gates import GATE_FIELDS, Gate, GateRule, check_distinct
 from audit.schema import (
     digest,
     distinct,
@@ -33,17 +35,16 @@ from audit.schema import (
     instant,
     list_of,
     name,
+    nullable,
     number,
     one_of,
     present,
 )
 
 SCHEMA = "zegel/release/v1"
-AT_LEAST = "at_least"
-AT_MOST = "at_most"
 APPROVE = "approve"
 REFUSE = "refuse"
-EVERY_SITE = "every-site"
+_DOCUMENT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)  # a plain name: no folder, no dot in front
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,36 @@ class Policy:
             )
 
 
-DEFAULT_POLICY = Policy()
+DEFAULT_POLICY = Policy(organisations=2)  # one organisation alone certifies nothing
+
+
+@dataclass(frozen=True)
+class GateSet:
+    """What a release manager fixed before a run: the gates a version must pass, and who must approve it."""
+
+    task: str
+    rules: tuple[GateRule, ...]
+    policy: Policy
+    reason: str
+
+    def __post_init__(self) -> None:
+        check_distinct(self.rules, "gates")
+        self.policy.demand_at_least(DEFAULT_POLICY)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields of the signed statement, without type, consortium and time."""
+        return {
+            "task": self.task,
+            "gates": [rule.to_json() for rule in self.rules],
+            "policy": self.policy.to_json(),
+            "reason": self.reason,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> GateSet:
+        """Reads those fields, others left aside; raises ReleaseError."""
+        rules = tuple(GateRule.from_json(rule) for rule in value["gates"])
+        return cls(value["task"], rules, Policy.from_json(value["policy"]), value["reason"])
 
 
 @dataclass(frozen=True)
@@ -145,65 +175,16 @@ def check_approvals(
 
 
 @dataclass(frozen=True)
-class Gate:
-    """A threshold the release had to pass.
+class Predecessor:
+    """The certified release that a candidate would replace."""
 
-    A verifier derives the value itself when the name allows: `epsilon`; `<metric>@<site>`, that hospital's
-    reported value; `<metric>@every-site`, the worst over the evaluating hospitals.
-    """
-
-    name: str
-    comparison: str  # "at_least" or "at_most"
-    threshold: float
-    value: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether the value is on the right side of the threshold; equality passes."""
-        if self.comparison == AT_LEAST:
-            return self.value >= self.threshold
-        return self.value <= self.threshold
-
-    def derive(self, *, epsilon: float, metrics: Mapping[str, Mapping[str, float]]) -> float | None:
-        """The value according to `epsilon` and the metrics by site and name; None when it cannot be derived.
-
-        Raises ReleaseError when the gate names a hospital or metric that was not reported.
-        """
-        if self.name == "epsilon":
-            return epsilon
-        metric, separator, site = self.name.rpartition("@")
-        if not separator:
-            return None
-        sites = sorted(metrics) if site == EVERY_SITE else [site]
-        values: list[float] = []
-        for each in sites:
-            if metric not in metrics.get(each, {}):
-                raise ReleaseError(f"gate {self.name}: {each} reported no {metric}")
-            values.append(metrics[each][metric])
-        if not values:
-            raise ReleaseError(f"gate {self.name}: no hospital reported")
-        return min(values) if self.comparison == AT_LEAST else max(values)
+    release: str
+    statement: str  # digest
+    version: str  # digest
 
     def to_json(self) -> dict[str, Any]:
         """The form in the release statement."""
-        return {
-            "name": self.name,
-            "comparison": self.comparison,
-            "threshold": self.threshold,
-            "value": self.value,
-            "passed": self.passed,
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Gate:
-        """Reads that form; raises ReleaseError when the stated result does not follow from the numbers."""
-        gate = cls(value["name"], value["comparison"], float(value["threshold"]), float(value["value"]))
-        if value["passed"] is not gate.passed:
-            raise ReleaseError(
-                f"gate {gate.name}: says passed={shown(value['passed'])}, but {gate.value} {gate.comparison} "
-                f"{gate.threshold} is {gate.passed}"
-            )
-        return gate
+        return {"release": self.release, "statement": self.statement, "version": self.version}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +193,9 @@ class ReleaseStatement:
 
     consortium: str
     release: str
+    task: str  # of the plan; a release replaces the certified one of the same task
     version: str
+    predecessor: Predecessor | None
     plan_hash: str
     run_id: str
     sites: tuple[str, ...]  # hospitals that contributed to at least one round of the run
@@ -222,13 +205,16 @@ class ReleaseStatement:
     accountant: str
     metrics: Mapping[str, str]  # by site: digest of the signed metrics statement
     gates: tuple[Gate, ...]
+    gate_set: str  # digest of the signed statement that set them, in force when the run started
     time: datetime
     proposer: str  # certificate digest
-    policy: Policy = field(default=DEFAULT_POLICY)
+    policy: Policy = field(default=DEFAULT_POLICY)  # of the same gate set
+    documents: Mapping[str, str] = field(default_factory=dict)  # by name in the dossier: digest
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "time", self.time.astimezone(UTC).replace(microsecond=0))
         object.__setattr__(self, "metrics", dict(self.metrics))
+        object.__setattr__(self, "documents", dict(self.documents))
         try:
             _STATEMENT(self.to_json(), "release statement")
         except EntryError as error:
@@ -239,11 +225,13 @@ class ReleaseStatement:
             raise ReleaseError(
                 f"release statement: expected metrics of {sorted(self.evaluation_sites)}, got {sorted(self.metrics)}"
             )
-        if not self.gates:
-            raise ReleaseError("release statement: expected at least one gate, got none")
-        names = [gate.name for gate in self.gates]
-        if len(set(names)) != len(names):
-            raise ReleaseError("release statement: a gate is listed twice")
+        for document in self.documents:
+            if not _DOCUMENT.fullmatch(document):
+                raise ReleaseError(
+                    f"release statement: document name: expected lower-case letters, digits and . _ -, "
+                    f"got {shown(document)}"
+                )
+        check_distinct(self.gates, "release statement")
         for gate in self.gates:
             if not gate.passed:
                 raise ReleaseError(
@@ -256,7 +244,9 @@ class ReleaseStatement:
             "schema": SCHEMA,
             "consortium": self.consortium,
             "release": self.release,
+            "task": self.task,
             "version": self.version,
+            "predecessor": None if self.predecessor is None else self.predecessor.to_json(),
             "plan_hash": self.plan_hash,
             "run_id": self.run_id,
             "sites": list(self.sites),
@@ -266,6 +256,8 @@ class ReleaseStatement:
             "accountant": self.accountant,
             "metrics": dict(self.metrics),
             "gates": [gate.to_json() for gate in self.gates],
+            "gate_set": self.gate_set,
+            "documents": dict(self.documents),
             "policy": self.policy.to_json(),
             "time": format_time(self.time),
             "proposer": self.proposer,
@@ -289,7 +281,9 @@ class ReleaseStatement:
             return cls(
                 consortium=value["consortium"],
                 release=value["release"],
+                task=value["task"],
                 version=value["version"],
+                predecessor=None if value["predecessor"] is None else Predecessor(**value["predecessor"]),
                 plan_hash=value["plan_hash"],
                 run_id=value["run_id"],
                 sites=tuple(value["sites"]),
@@ -299,6 +293,8 @@ class ReleaseStatement:
                 accountant=value["accountant"],
                 metrics=value["metrics"],
                 gates=tuple(Gate.from_json(gate) for gate in value["gates"]),
+                gate_set=value["gate_set"],
+                documents=value["documents"],
                 time=parse_time(value["time"], "release statement time"),
                 proposer=value["proposer"],
                 policy=Policy.from_json(value["policy"]),
@@ -315,22 +311,15 @@ _POLICY = fields_of(
     },
     further=False,
 )
-_GATE = fields_of(
-    {
-        "name": name,
-        "comparison": one_of(AT_LEAST, AT_MOST),
-        "threshold": number(),
-        "value": number(),
-        "passed": present,
-    },
-    further=False,
-)
+_PREDECESSOR = fields_of({"release": name, "statement": digest, "version": digest}, further=False)
 _STATEMENT = fields_of(
     {
         "schema": one_of(SCHEMA),
         "consortium": name,
         "release": name,
+        "task": name,
         "version": digest,
+        "predecessor": nullable(_PREDECESSOR),
         "plan_hash": digest,
         "run_id": name,
         "sites": distinct(name),
@@ -339,7 +328,9 @@ _STATEMENT = fields_of(
         "delta": number(minimum=0, maximum=1),
         "accountant": name,
         "metrics": each_value(digest),
-        "gates": list_of(_GATE),
+        "gates": list_of(GATE_FIELDS),
+        "gate_set": digest,
+        "documents": each_value(digest),
         "policy": schema.mapping,
         "time": instant,
         "proposer": digest,

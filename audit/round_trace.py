@@ -1,4 +1,8 @@
-"""The rounds of a run, rebuilt from the log: one unbroken chain of versions, each with its receipts."""
+"""The rounds of a run, rebuilt from the log: one unbroken chain of versions, each with its receipts.
+
+A round that was lost, because too few hospitals were there or a crash cut it off, is in the log as aborted: it changes
+no version and is never carried out later. Every number from 1 to the last is there once, completed or aborted.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from audit.entry import ROUND_COMPLETED
+from audit.entry import ROUND_ABORTED, ROUND_COMPLETED
 from audit.errors import TraceError
 from audit.evidence import Evidence, Logged
 from audit.plan_trace import PlanTrace
@@ -58,24 +62,29 @@ def trace_rounds(
     plan: PlanTrace,
     acceptances: Mapping[str, list[Acceptance]],
 ) -> list[RoundTrace]:
-    """The run's rounds in order, from the plan's initial version to the run's result; raises TraceError.
+    """The run's completed rounds in order, from the plan's initial version to the run's result; raises TraceError.
 
     `acceptances` are the verified acceptances of this run by hospital, in log order.
     """
     run_id = started.body["run_id"]
     version = plan.initial_version
     rounds: list[RoundTrace] = []
-    for logged in evidence.of_kind(ROUND_COMPLETED, run_id=run_id):
-        number = len(rounds) + 1
+    logged_rounds = [
+        *evidence.of_kind(ROUND_COMPLETED, run_id=run_id),
+        *evidence.of_kind(ROUND_ABORTED, run_id=run_id),
+    ]
+    for number, logged in enumerate(sorted(logged_rounds, key=lambda each: each.index), start=1):
         if logged.body["round"] != number:
             raise TraceError(f"{logged}: run {run_id}: expected round {number}, got round {logged.body['round']}")
         if not started.index < logged.index < finished.index:
             raise TraceError(f"{logged}: expected it between {started} and {finished}")
+        if logged.entry.kind == ROUND_ABORTED:
+            continue
         logged.expect("plan_hash", plan.plan_hash, logged.body["plan_hash"])
         logged.expect("version_in", version, logged.body["version_in"])
         rounds.append(_round(evidence, logged, started, plan, acceptances))
         version = logged.body["version_out"]
-    finished.expect("rounds", len(rounds), finished.body["rounds"])
+    finished.expect("rounds", len(logged_rounds), finished.body["rounds"])
     finished.expect("version", version, finished.body["version"])
     return rounds
 

@@ -1,6 +1,7 @@
 """One run rebuilt from the log: its plan and who approved it, the hospitals, every round, what it spent.
 
-What is checked: the plan was approved before the run started; rounds are numbered without a gap; each round
+What is checked: the plan was approved before the run started; rounds are numbered without a gap, lost ones
+included; each completed round
 starts from the version the last one made, from the plan's initial version to the run's result; each round's
 receipts are exactly those of its participants, signed by them, for this run, round, plan and version, with
 a data manifest the hospital announced and accepted the run with; enough hospitals took part for the noise
@@ -145,15 +146,17 @@ def _check_end(created: Logged, finished: Logged, plan: PlanTrace, rounds: Seque
     body = finished.body
     finished.expect("plan_hash", plan.plan_hash, body["plan_hash"])
     finished.expect("accountant", plan.accountant, body["accountant"])
-    if len(rounds) > plan.rounds_allowed:
-        raise TraceError(f"{finished}: the plan allows {plan.rounds_allowed} rounds, the log holds {len(rounds)}")
+    if body["rounds"] > plan.rounds_allowed:
+        raise TraceError(f"{finished}: the plan allows {plan.rounds_allowed} rounds, the log holds {body['rounds']}")
+    if not rounds:
+        raise TraceError(f"{finished}: every round was lost, so there is nothing to trace a version to")
     for field, allowed in (("epsilon", plan.epsilon), ("delta", plan.delta)):
         if body[field] > allowed:
             raise TraceError(f"{finished}: {field}: the plan allows {allowed}, got {body[field]}")
     created.expect("version", body["version"], created.body["version"])
     created.expect("model", created.body["version"], created.body["model"])
     created.expect("plan_hash", plan.plan_hash, created.body["plan_hash"])
-    created.expect("rounds", [1, len(rounds)], created.body["rounds"])
+    created.expect("rounds", [1, body["rounds"]], created.body["rounds"])
     created.expect("parents", [plan.initial_version], created.body["parents"])
 
 

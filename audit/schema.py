@@ -10,7 +10,23 @@ from collections.abc import Callable, Mapping
 
 from audit.canonical import check_digest, parse_time, shown
 from audit.errors import CanonicalError, EntryError, StatementError
-from audit.statement import ACCEPTANCE, APPROVAL, DATA_MANIFEST, METRICS, RECEIPT, REFUSAL, SignedStatement
+from audit.revocation import STATUSES
+from audit.statement import (
+    ACCEPTANCE,
+    APPROVAL,
+    CERTIFICATE_STATUS,
+    DATA_MANIFEST,
+    GATES,
+    METRICS,
+    PRIVACY_AUDITED,
+    PROPOSAL,
+    RECEIPT,
+    REFUSAL,
+    SUPERSESSION,
+    WITHDRAWAL,
+    WITNESS_ENROLMENT,
+    SignedStatement,
+)
 
 Check = Callable[[object, str], None]
 Fields = Mapping[str, Check]
@@ -83,6 +99,12 @@ def present(value: object, what: str) -> None:
         raise EntryError(f"{what}: expected a value, got null")
 
 
+def truth(value: object, what: str) -> None:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise EntryError(f"{what}: expected true or false, got {shown(value)}")
+
+
 def one_of(*choices: str) -> Check:
     """One of the given texts."""
 
@@ -135,12 +157,10 @@ def fields_of(table: Fields, *, further: bool) -> Check:
     def check(value: object, what: str) -> None:
         if not isinstance(value, Mapping):
             raise EntryError(f"{what}: expected a JSON object, got {shown(value)}")
-        missing = sorted(set(table) - set(value))
-        if missing:
-            raise EntryError(f"{what}: missing {', '.join(missing)}")
-        unknown = sorted(map(str, set(value) - set(table)))
-        if unknown and not further:
-            raise EntryError(f"{what}: unknown field {', '.join(unknown)}")
+        if not table.keys() <= value.keys():
+            raise EntryError(f"{what}: missing {', '.join(sorted(set(table) - set(value)))}")
+        if not further and len(value) != len(table):
+            raise EntryError(f"{what}: unknown field {', '.join(sorted(map(str, set(value) - set(table))))}")
         for field, inner in table.items():
             inner(value[field], f"{what}.{field}")
 
@@ -177,10 +197,13 @@ def signed(statement_type: str) -> Check:
 
 
 _VALUE = fields_of(
-    {"value": number(), "lower": nullable(number()), "upper": nullable(number())},
+    # A value is null where its cell was too small to report.
+    {"value": nullable(number()), "lower": nullable(number()), "upper": nullable(number())},
     further=True,
 )
-_SUBJECT = fields_of({"kind": one_of("plan", "release"), "digest": digest}, further=False)
+_SUBJECT = fields_of({"kind": one_of("plan", "release", "withdrawal"), "digest": digest}, further=False)
+_PROPOSED = fields_of({"kind": one_of("plan", "release"), "digest": digest}, further=False)
+_RULE = fields_of({"name": name, "comparison": one_of("at_least", "at_most"), "threshold": number()}, further=False)
 
 # Fields each type of statement must have besides type, consortium and time; further fields are the signer's.
 STATEMENTS: Mapping[str, Fields] = {
@@ -201,6 +224,37 @@ STATEMENTS: Mapping[str, Fields] = {
         "organisation": name,
         "role": name,
     },
+    PROPOSAL: {
+        "subject": _PROPOSED,
+        "meaning": name,
+        "name": name,
+        "organisation": name,
+        "role": name,
+    },
+    GATES: {
+        "task": name,
+        "gates": list_of(_RULE),
+        "policy": mapping,  # audit.release.Policy reads it
+        "reason": text,
+    },
+    PRIVACY_AUDITED: {
+        "report": digest,
+        "software": name,
+        "claim": number(minimum=0),
+        "lower_bound": number(minimum=0),
+        "delta": number(minimum=0, maximum=1),
+        "passed": truth,
+        "quick": truth,
+        "audited_at": instant,
+    },
+    CERTIFICATE_STATUS: {
+        "subject": digest,
+        "status": one_of(*STATUSES),
+        "reason": name,
+        "name": name,  # whose certificate, for readers
+    },
+    WITHDRAWAL: {"release": name, "digest": digest, "reason": name},  # digest of the release statement
+    SUPERSESSION: {"release": name, "by": name, "reason": name},
     ACCEPTANCE: {
         "run_id": name,
         "plan_hash": digest,
@@ -230,4 +284,5 @@ STATEMENTS: Mapping[str, Fields] = {
         "mechanism": mapping,
         "ledger_head": digest,
     },
+    WITNESS_ENROLMENT: {"name": name, "organisation": name, "vkey": name, "possession": name},
 }

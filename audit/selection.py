@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from audit.entry import (
@@ -11,13 +11,12 @@ from audit.entry import (
     CONSORTIUM_FOUNDED,
     METRICS_REPORTED,
     PLAN_PROPOSED,
-    RELEASE_CERTIFIED,
-    RELEASE_PROPOSED,
     RUN_STARTED,
     SITE_MANIFEST,
     VERSION_CREATED,
     Entry,
 )
+from audit.register import REGISTER_KINDS
 from audit.release import ReleaseStatement
 
 Indexed = tuple[int, Entry]
@@ -29,10 +28,10 @@ def entries_bearing_on(
     """The entries a verifier needs, in log order, and the hashes of the plans they rest on.
 
     `digest` is the statement's. Besides what happened in the run and those it grew out of, decisions
-    against the plans and the release, other statements of the same release name, and metrics left out of
-    the statement are included: a dossier shows what speaks against it too.
+    against the plans and the release, and later metrics of the version are included, and all of the register
+    (`audit.register`): a dossier shows what speaks against it too.
     """
-    run_ids, plan_hashes = _lineage(entries, statement.version)
+    run_ids, plan_hashes = lineage(entries, statement.version)
     manifests = {
         value
         for _, entry in entries
@@ -47,10 +46,10 @@ def entries_bearing_on(
         if entry.kind == CONSORTIUM_FOUNDED
         or entry.body.get("run_id") in run_ids
         or (entry.kind == PLAN_PROPOSED and entry.body["plan_hash"] in plan_hashes)
-        or (entry.kind == APPROVAL_GIVEN and entry.signed("approval").statement["subject"]["digest"] in subjects)
+        or (entry.kind == APPROVAL_GIVEN and _bears(entry.signed("approval").statement["subject"], subjects))
         or (entry.kind == SITE_MANIFEST and entry.signed("manifest").statement["manifest"] in manifests)
         or (entry.kind == METRICS_REPORTED and entry.body["version"] == statement.version)
-        or (entry.kind in (RELEASE_PROPOSED, RELEASE_CERTIFIED) and entry.body["release"] == statement.release)
+        or entry.kind in REGISTER_KINDS
     ]
     used = certificates_used(selected, statement)
     selected += [
@@ -65,14 +64,17 @@ def certificates_used(entries: Iterable[Indexed], statement: ReleaseStatement) -
     """
     used = {statement.proposer}
     for _, entry in entries:
-        if entry.kind == PLAN_PROPOSED:
-            used.add(entry.body["proposer"])
-        elif entry.kind not in (CERTIFICATE_ISSUED, CONSORTIUM_FOUNDED):
+        if entry.kind not in (CERTIFICATE_ISSUED, CONSORTIUM_FOUNDED):
             used.update(value for value in _values_of(entry.body, "certificate") if isinstance(value, str))
     return used
 
 
-def _lineage(entries: Sequence[Indexed], version: str) -> tuple[set[str], set[str]]:
+def _bears(subject: Mapping[str, str], subjects: set[str]) -> bool:
+    return subject["kind"] == "withdrawal" or subject["digest"] in subjects
+
+
+def lineage(entries: Sequence[Indexed], version: str) -> tuple[set[str], set[str]]:
+    """The ids of the runs that led to a version and the hashes of their plans, as far as the entries reach."""
     run_ids: set[str] = set()
     plan_hashes: set[str] = set()
     created = {entry.body["version"]: entry for _, entry in entries if entry.kind == VERSION_CREATED}

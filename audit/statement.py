@@ -35,6 +35,7 @@ from audit.canonical import (
 )
 from audit.certificates import Identity, PrivateKey, certificate_digest, public_key_of, verify_certificate
 from audit.errors import CanonicalError, StatementError
+from audit.revocation import Revocations
 from audit.signatures import sign_bytes, verify_bytes
 
 PREFIX = b"zegel statement v1\n"
@@ -44,6 +45,13 @@ ACCEPTANCE = "zegel/acceptance/v1"
 REFUSAL = "zegel/refusal/v1"
 RECEIPT = "zegel/receipt/v1"
 METRICS = "zegel/metrics/v1"
+PROPOSAL = "zegel/proposal/v1"
+GATES = "zegel/gates/v1"
+PRIVACY_AUDITED = "zegel/privacy-audited/v1"
+CERTIFICATE_STATUS = "zegel/certificate-status/v1"
+WITHDRAWAL = "zegel/withdrawal/v1"
+SUPERSESSION = "zegel/supersession/v1"
+WITNESS_ENROLMENT = "zegel/witness-enrolment/v1"
 
 _FIELDS = frozenset({"statement", "certificate", "signature"})
 
@@ -141,11 +149,14 @@ def verify_statement(
     expected_type: str,
     consortium: str,
     roles: frozenset[str] | None,
+    revocations: Revocations | None = None,
 ) -> Identity:
     """Who signed.
 
     `certificates` maps digests to certificates; each is checked against its digest and against `root` at `at`
     (None: at the statement's own time). `expected_type` is the full type, such as `zegel/receipt/v1`.
+    `revocations`, when given, are those in force now: a live check passes them, so that a stolen key ends with
+    its revocation; whoever judges a logged statement asks them by the entry's index instead (`audit.evidence`).
     Raises StatementError for another type or consortium, an unknown certificate or a wrong signature, and
     CertificateError for a certificate that is not good for this.
     """
@@ -167,6 +178,8 @@ def verify_statement(
     except (CanonicalError, KeyError) as error:
         raise StatementError(f"{what}: {error}") from error
     identity = verify_certificate(certificate, root, at=moment if at is None else at, roles=roles)
+    if revocations is not None:
+        revocations.check(signed.certificate)
     try:
         verify_bytes(public_key_of(certificate), signed.signature, data)
     except StatementError as error:

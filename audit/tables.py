@@ -1,16 +1,21 @@
-"""The log's tables, and reading the tree's hashes from them."""
+"""The log's own tables: entries, the tree's hashes, and what is fixed about the log.
+
+What follows from the entries besides hashes has its tables in `audit.lineage_tables`.
+
+Source: RFC 6962 section 2.1 (the hashes), C2SP tlog-tiles (an entry's size).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String
+from sqlmodel import Field, SQLModel
 
-from sqlalchemy import Column, Integer, LargeBinary, MetaData, tuple_
-from sqlmodel import Field, Session, SQLModel, col, select
+ORIGIN = "origin"  # setting: the log's name
+SIGNED = "signed"  # setting: present from the first signature on; from then the checkpoint file must exist
+LINEAGE_RULES = "lineage"  # setting: by which rules the lineage rows were derived
 
-from audit.errors import CorruptLogError
-from audit.merkle import Node
-
-_BATCH = 500  # nodes asked for in one query, well under SQLite's limit of bound values
+# SQLite makes a column the row's own address only when its type is exactly INTEGER.
+BIG = BigInteger().with_variant(Integer(), "sqlite")
 
 
 class LogTable(SQLModel):
@@ -23,10 +28,11 @@ class EntryRow(LogTable, table=True):
     """An entry's bytes, with its kind beside it for searching."""
 
     __tablename__ = "log_entry"
+    __table_args__ = (Index("ix_log_entry_kind_index", "kind", "index"),)
 
-    index: int = Field(sa_column=Column("index", Integer, primary_key=True, autoincrement=False))
-    kind: str = Field(index=True)
-    data: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    index: int = Field(sa_column=Column("index", BIG, primary_key=True, autoincrement=False))
+    kind: str = Field(sa_column=Column("kind", String, nullable=False))
+    data: bytes = Field(sa_column=Column("data", LargeBinary, nullable=False))
 
 
 class NodeRow(LogTable, table=True):
@@ -34,43 +40,20 @@ class NodeRow(LogTable, table=True):
 
     __tablename__ = "log_node"
 
-    level: int = Field(primary_key=True)
-    index: int = Field(primary_key=True)
-    hash: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    level: int = Field(sa_column=Column("level", Integer, primary_key=True, autoincrement=False))
+    index: int = Field(sa_column=Column("index", BIG, primary_key=True, autoincrement=False))
+    hash: bytes = Field(sa_column=Column("hash", LargeBinary, nullable=False))
 
 
 class SettingRow(LogTable, table=True):
-    """What is fixed about a log: its origin, and that a checkpoint has been signed."""
+    """What is fixed about a log, by name: `ORIGIN`, `SIGNED` and `LINEAGE_RULES`."""
 
     __tablename__ = "log_setting"
 
-    name: str = Field(primary_key=True)
-    value: str
+    name: str = Field(sa_column=Column("name", String, primary_key=True))
+    value: str = Field(sa_column=Column("value", String, nullable=False))
 
 
 ENTRIES = LogTable.metadata.tables["log_entry"]
 NODES = LogTable.metadata.tables["log_node"]
-
-
-class Hashes:
-    """Reads the tree's hashes within one database session (a `merkle.HashReader`)."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def read_hashes(self, nodes: Sequence[Node]) -> list[bytes]:
-        """One hash per node; raises CorruptLogError when one is missing."""
-        found = self.stored(nodes)
-        for level, index in nodes:
-            if (level, index) not in found:
-                raise CorruptLogError(f"tree node (level {level}, index {index}) is missing; check the log")
-        return [found[node] for node in nodes]
-
-    def stored(self, nodes: Sequence[Node]) -> dict[Node, bytes]:
-        """The hashes that are there; missing ones are left out."""
-        found: dict[Node, bytes] = {}
-        for start in range(0, len(nodes), _BATCH):
-            wanted = tuple_(col(NodeRow.level), col(NodeRow.index)).in_(list(nodes[start : start + _BATCH]))
-            rows = self._session.exec(select(NodeRow.level, NodeRow.index, NodeRow.hash).where(wanted))
-            found.update({(level, index): value for level, index, value in rows})
-        return found
+SETTINGS = LogTable.metadata.tables["log_setting"]

@@ -12,45 +12,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from audit.canonical import canonical_json, digest_of
+from audit.canonical import digest_of, format_time
 from audit.certificates import Identity, root_fingerprint
-from audit.entry import (
-    METRICS_REPORTED,
-    RELEASE_CERTIFIED,
-    RELEASE_PROPOSED,
-    VERSION_CREATED,
-)
-from audit.errors import ReleaseError, TraceError
-from audit.evidence import Evidence, Logged
-from audit.release import DEFAULT_POLICY, Approval, Policy, ReleaseStatement, check_approvals
+from audit.entry import RELEASE_CERTIFIED, RELEASE_PROPOSED, VERSION_CREATED
+from audit.errors import TraceError
+from audit.evidence import MAX_CLOCK_SKEW, Evidence, Logged
+from audit.gate_trace import GateSetTrace, GateTrace, figures_of, gates_in_force, trace_gates
+from audit.metrics_trace import MetricsTrace, trace_metrics
+from audit.release import DEFAULT_POLICY, Approval, Policy, Predecessor, ReleaseStatement, check_approvals
+from audit.release_state import Standing, standings
 from audit.run_trace import RunTrace, trace_run
-from audit.statement import METRICS
-
-
-@dataclass(frozen=True)
-class MetricsTrace:
-    """What one hospital reported about the version."""
-
-    index: int
-    site: str
-    organisation: str
-    digest: str  # of the signed statement
-    cohort: Any
-    values: Mapping[str, Mapping[str, Any]]  # by metric: value, lower, upper
-    mechanism: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class GateTrace:
-    """A gate, and whether its value could be derived from the hospitals' own statements."""
-
-    name: str
-    comparison: str
-    threshold: float
-    value: float
-    derived: bool
 
 
 @dataclass(frozen=True)
@@ -60,8 +32,12 @@ class ReleaseTrace:
     consortium: str
     root_fingerprint: str
     release: str
+    task: str
     version: str
     statement_digest: str
+    documents: Mapping[str, str]  # by name: digest, as approved
+    predecessor: Predecessor | None
+    standing: Standing
     proposer: Identity
     proposed_at: datetime
     certified_at: datetime
@@ -71,9 +47,10 @@ class ReleaseTrace:
     epsilon: float
     delta: float
     accountant: str
+    gate_set: GateSetTrace
     gates: tuple[GateTrace, ...]
     metrics: tuple[MetricsTrace, ...]
-    sites_without_metrics: tuple[str, ...]  # the plan wanted them to evaluate; the statement lists no metrics
+    sites_without_metrics: tuple[str, ...]  # the plan wanted them to evaluate; they reported nothing
     runs: tuple[RunTrace, ...]  # oldest first; the last one made the version
 
     @property
@@ -123,20 +100,39 @@ def trace_release(evidence: Evidence, statement_bytes: bytes, plans: Mapping[str
     certified.expect("statement", digest, certified.body["statement"])
     if not proposed.index < certified.index:
         raise TraceError(f"{certified}: certified before it was proposed in {proposed}")
-    proposer = evidence.person(proposed, statement.proposer)
+    proposed.expect("proposer", statement.proposer, proposed.entry.signed("proposal").certificate)
+    standing, predecessor = _standing(evidence, statement, proposed)
+    proposer = standing.proposer
     approvals = _approvals(evidence, statement, digest, proposed, certified, proposer)
     runs = trace_version(evidence, statement.version, plans, statement.policy)
     run = runs[-1]
     if run.finished_index > proposed.index:
         raise TraceError(f"{proposed}: proposed before its run finished in entry {run.finished_index}")
     _compare(what, statement, run)
-    metrics = _metrics(evidence, statement, proposed)
+    metrics = trace_metrics(evidence, run, before=proposed.index)
+    if dict(statement.metrics) != {each.site: each.digest for each in metrics}:
+        reported = ", ".join(f"{each.site} {each.digest}" for each in metrics) or "none"
+        raise TraceError(f"{what}: metrics: expected the first report of every hospital, which are {reported}")
+    _check_time(proposed, statement)
+    gate_set = gates_in_force(evidence, statement.task, before=run.started_index)
+    figures = figures_of(
+        evidence,
+        run,
+        metrics,
+        predecessor=None if predecessor is None else predecessor.version,
+        before=proposed.index,
+        at=statement.time,
+    )
     return ReleaseTrace(
         consortium=statement.consortium,
         root_fingerprint=root_fingerprint(evidence.root),
         release=statement.release,
+        task=statement.task,
         version=statement.version,
         statement_digest=digest,
+        documents=statement.documents,
+        predecessor=predecessor,
+        standing=standing,
         proposer=proposer,
         proposed_at=proposed.entry.time,
         certified_at=certified.entry.time,
@@ -146,7 +142,8 @@ def trace_release(evidence: Evidence, statement_bytes: bytes, plans: Mapping[str
         epsilon=statement.epsilon,
         delta=statement.delta,
         accountant=statement.accountant,
-        gates=_gates(statement, run, metrics),
+        gate_set=gate_set,
+        gates=trace_gates(statement, gate_set, figures),
         metrics=metrics,
         sites_without_metrics=tuple(sorted(set(run.plan.evaluation_sites) - set(statement.evaluation_sites))),
         runs=runs,
@@ -177,10 +174,35 @@ def _approvals(
     return tuple(approvals)
 
 
+def _standing(evidence: Evidence, statement: ReleaseStatement, proposed: Logged) -> tuple[Standing, Predecessor | None]:
+    """Where the release stands, and the release it was to replace, both as the log's replay gives them."""
+    releases = standings(evidence)
+    standing = releases[statement.release]
+    proposed.expect("task", statement.task, proposed.body["task"])
+    replaced = None if standing.predecessor is None else releases[standing.predecessor]
+    predecessor = None if replaced is None else Predecessor(replaced.release, replaced.statement, replaced.version)
+    if predecessor != statement.predecessor:
+        raise TraceError(
+            f"release {statement.release}: predecessor: the log says {predecessor}, the release statement "
+            f"{statement.predecessor}"
+        )
+    return standing, predecessor
+
+
+def _check_time(proposed: Logged, statement: ReleaseStatement) -> None:
+    """The age of an audit is counted at the statement's time, which must not be chosen for it."""
+    if abs(proposed.entry.time - statement.time) > MAX_CLOCK_SKEW:
+        raise TraceError(
+            f"{proposed}: the statement is dated {format_time(statement.time)}, it was logged at "
+            f"{format_time(proposed.entry.time)}"
+        )
+
+
 def _compare(what: str, statement: ReleaseStatement, run: RunTrace) -> None:
     contributed = sorted(hospital.site for hospital in run.hospitals if hospital.rounds_joined)
     comparisons: list[tuple[str, object, object]] = [
         ("run_id", run.run_id, statement.run_id),
+        ("task", run.plan.task, statement.task),
         ("plan_hash", run.plan.plan_hash, statement.plan_hash),
         ("epsilon", run.epsilon, statement.epsilon),
         ("delta", run.delta, statement.delta),
@@ -190,49 +212,3 @@ def _compare(what: str, statement: ReleaseStatement, run: RunTrace) -> None:
     for field, logged, stated in comparisons:
         if logged != stated:
             raise TraceError(f"{what}: {field}: the log says {logged}, the release statement {stated}")
-    stray = sorted(set(statement.evaluation_sites) - set(run.plan.evaluation_sites))
-    if stray:
-        raise TraceError(f"{what}: metrics of {', '.join(stray)}, which the plan does not name as evaluating")
-
-
-def _metrics(evidence: Evidence, statement: ReleaseStatement, proposed: Logged) -> tuple[MetricsTrace, ...]:
-    reported: dict[str, Logged] = {}
-    for logged in evidence.of_kind(METRICS_REPORTED, version=statement.version):
-        if logged.index < proposed.index:
-            reported.setdefault(digest_of(canonical_json(logged.body["metrics"])), logged)
-    traces: list[MetricsTrace] = []
-    for site, digest in sorted(statement.metrics.items()):
-        found = reported.get(digest)
-        if found is None:
-            raise TraceError(
-                f"release {statement.release}: metrics {digest} of {site} not reported before its proposal"
-            )
-        signed = found.entry.signed("metrics")
-        found.expect("site", site, found.body["site"])
-        identity = evidence.verify_site(found, signed, METRICS, site)
-        for field, expected in (("version", statement.version), ("run_id", statement.run_id)):
-            if signed.statement[field] != expected:
-                raise TraceError(f"{found}: {field}: expected {expected}, got {signed.statement[field]}")
-        traces.append(
-            MetricsTrace(
-                index=found.index,
-                site=site,
-                organisation=identity.organisation,
-                digest=digest,
-                cohort=signed.statement["cohort"],
-                values=signed.statement["values"],
-                mechanism=signed.statement["mechanism"],
-            )
-        )
-    return tuple(traces)
-
-
-def _gates(statement: ReleaseStatement, run: RunTrace, metrics: tuple[MetricsTrace, ...]) -> tuple[GateTrace, ...]:
-    values = {m.site: {name: float(entry["value"]) for name, entry in m.values.items()} for m in metrics}
-    traces: list[GateTrace] = []
-    for gate in statement.gates:
-        derived = gate.derive(epsilon=run.epsilon, metrics=values)
-        if derived is not None and derived != gate.value:
-            raise ReleaseError(f"gate {gate.name}: the log gives {derived}, the release statement says {gate.value}")
-        traces.append(GateTrace(gate.name, gate.comparison, gate.threshold, gate.value, derived is not None))
-    return tuple(traces)

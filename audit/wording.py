@@ -13,9 +13,14 @@ from typing import Any
 from audit import entry as kinds
 from audit.canonical import format_time
 from audit.entry import Entry
-from audit.release import APPROVE, AT_LEAST, Approval
+from audit.gate_trace import GateTrace
+from audit.gates import AT_LEAST, GateRule
+from audit.metrics_trace import MetricsTrace
+from audit.release import APPROVE, Approval
+from audit.release_state import WITHDRAWN, Standing
 from audit.run_trace import HospitalTrace, RunTrace
-from audit.trace import GateTrace, MetricsTrace, ReleaseTrace
+from audit.trace import ReleaseTrace
+from audit.version_trace import VersionTrace
 
 _SHORT = 19  # characters of a digest in running text: "sha256:" and 12 hex digits
 _MAX_TEXT = 200
@@ -69,6 +74,14 @@ def _refusal_words(body: Mapping[str, Any]) -> str:
     return f"{s['site']} refused {run}: {s['code']}, {s['reason']}"
 
 
+def _audit_words(statement: Mapping[str, Any]) -> str:
+    verdict = "passed" if statement["passed"] else "FAILED"
+    return (
+        f"empirical privacy audit {verdict}: found epsilon {statement['lower_bound']:g}, "
+        f"claimed {statement['claim']:g} ({statement['software']})"
+    )
+
+
 def _without(dropped: list[str]) -> str:
     return f", without {', '.join(dropped)}" if dropped else ""
 
@@ -79,7 +92,15 @@ _WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
         f"certificate for {b['name']} ({b['role']}, {b['organisation']}) until {b['not_after']}"
     ),
     kinds.SITE_MANIFEST: lambda b: f"{b['site']} announced data {short(b['manifest']['statement']['manifest'])}",
-    kinds.PLAN_PROPOSED: lambda b: f"plan {short(b['plan_hash'])} proposed",
+    kinds.CERTIFICATE_STATUS_CHANGED: lambda b: (
+        f"certificate of {b['revocation']['statement']['name']} {b['status']}: {b['revocation']['statement']['reason']}"
+    ),
+    kinds.PLAN_PROPOSED: lambda b: f"plan {short(b['plan_hash'])} proposed by {b['proposal']['statement']['name']}",
+    kinds.GATES_SET: lambda b: (
+        f"gates set for {b['gates']['statement']['task']}: "
+        + ", ".join(str(GateRule.from_json(rule)) for rule in b["gates"]["statement"]["gates"])
+    ),
+    kinds.PRIVACY_AUDIT_REPORTED: lambda b: _audit_words(b["audit"]["statement"]),
     kinds.APPROVAL_GIVEN: _approval_words,
     kinds.RUN_STARTED: lambda b: f"{b['run_id']} started with {', '.join(b['sites'])}",
     kinds.SITE_ACCEPTED: lambda b: f"{b['acceptance']['statement']['site']} accepted {b['run_id']}",
@@ -93,7 +114,17 @@ _WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     ),
     kinds.VERSION_CREATED: lambda b: f"version {short(b['version'])} made by {b['run_id']}",
     kinds.METRICS_REPORTED: lambda b: f"{b['site']} reported metrics of version {short(b['version'])}",
-    kinds.RELEASE_PROPOSED: lambda b: f"release {b['release']} proposed: version {short(b['version'])}",
+    kinds.RELEASE_PROPOSED: lambda b: (
+        f"release {b['release']} proposed by {b['proposal']['statement']['name']}: version {short(b['version'])}"
+    ),
+    kinds.RELEASE_SUPERSEDED: lambda b: f"release {b['release']} superseded by {b['by']}",
+    kinds.WITHDRAWAL_PROPOSED: lambda b: (
+        f"withdrawal of release {b['release']} proposed: {b['withdrawal']['statement']['reason']}"
+    ),
+    kinds.RELEASE_WITHDRAWN: lambda b: f"release {b['release']} withdrawn",
+    kinds.WITNESS_ENROLLED: lambda b: (
+        f"{b['enrolment']['statement']['organisation']} enrolled the witness {b['witness']}"
+    ),
     kinds.RELEASE_CERTIFIED: lambda b: f"release {b['release']} certified: version {short(b['version'])}",
 }
 
@@ -102,6 +133,7 @@ def trace_tree(trace: ReleaseTrace) -> Branch:
     """The trace as an authority would read it, from the release down to hospitals and rounds."""
     tree = Branch(f"Release {trace.release} of {trace.consortium}")
     tree.add(f"version {trace.version}")
+    tree.add(_standing_words(trace.standing))
     tree.add(f"certified {format_time(trace.certified_at)}, entry {trace.certified_index}")
     spent = tree.add(
         f"privacy: epsilon {trace.epsilon:g} at delta {trace.delta:g} per {trace.run.plan.unit} ({trace.accountant})"
@@ -110,7 +142,10 @@ def trace_tree(trace: ReleaseTrace) -> Branch:
         spent.add(f"besides epsilon {earlier.epsilon:g} of the earlier run {earlier.run_id}: the two add up")
     people = tree.add(f"proposed by {trace.proposer}, approved by {_approving(trace.approvals)} people")
     _add_approvals(people, trace.approvals)
-    gates = tree.add(f"gates: {len(trace.gates)} passed")
+    set_by = trace.gate_set
+    gates = tree.add(
+        f"gates: {len(trace.gates)} passed, set by {set_by.set_by} on {format_time(set_by.set_at)}, before the run"
+    )
     for gate in trace.gates:
         gates.add(_gate_words(gate))
     metrics = tree.add(f"metrics of {len(trace.metrics)} hospitals")
@@ -118,6 +153,34 @@ def trace_tree(trace: ReleaseTrace) -> Branch:
         _add_metrics(metrics, reported)
     if trace.sites_without_metrics:
         metrics.add(f"planned, but not in the statement: {', '.join(trace.sites_without_metrics)}")
+    for run in reversed(trace.runs):
+        _add_run(tree, run)
+    return tree
+
+
+def _standing_words(standing: Standing) -> str:
+    if standing.state == WITHDRAWN and standing.withdrawal is not None:
+        return f"WITHDRAWN, entry {standing.since}: {printable(standing.withdrawal.reason)}"
+    by = f" by {standing.superseded_by}" if standing.superseded_by else ""
+    replaced = f", in place of {standing.predecessor}" if standing.predecessor else ""
+    return f"{standing.state}{by}, entry {standing.since}{replaced}"
+
+
+def version_tree(trace: VersionTrace) -> Branch:
+    """A version's story, from what became of it down to hospitals and rounds."""
+    tree = Branch(f"Version {trace.version} of {trace.consortium}, entry {trace.created_index}")
+    releases = tree.add(f"releases: {len(trace.releases) or 'none was proposed with it'}")
+    for release in trace.releases:
+        branch = releases.add(
+            f"{printable(release.release)}: {release.state} {format_time(release.since)}, entry {release.index}"
+        )
+        _add_approvals(branch, release.approvals)
+    spent = sum(run.epsilon for run in trace.runs)
+    words = f"privacy: epsilon {trace.run.epsilon:g} at delta {trace.run.delta:g} per {trace.run.plan.unit}"
+    tree.add(words + (f"; with the runs before it at most {spent:g}" if len(trace.runs) > 1 else ""))
+    metrics = tree.add(f"metrics of {len(trace.metrics)} hospitals")
+    for reported in trace.metrics:
+        _add_metrics(metrics, reported)
     for run in reversed(trace.runs):
         _add_run(tree, run)
     return tree
@@ -135,8 +198,7 @@ def _add_approvals(branch: Branch, approvals: tuple[Approval, ...]) -> None:
 
 def _gate_words(gate: GateTrace) -> str:
     relation = ">=" if gate.comparison == AT_LEAST else "<="
-    source = "derived from the log" if gate.derived else "as stated, not derivable from the log"
-    return f"{gate.name}: {_figure(gate.value)} {relation} {gate.threshold:g} ({source})"
+    return f"{gate.name}: {_figure(gate.value)} {relation} {gate.threshold:g} ({printable(gate.detail)})"
 
 
 def _add_metrics(branch: Branch, metrics: MetricsTrace) -> None:
@@ -145,7 +207,8 @@ def _add_metrics(branch: Branch, metrics: MetricsTrace) -> None:
         interval = ""
         if value["lower"] is not None and value["upper"] is not None:
             interval = f" [{_figure(value['lower'])}, {_figure(value['upper'])}]"
-        values.add(f"{printable(name)} {_figure(value['value'])}{interval}")
+        shown = "suppressed" if value["value"] is None else _figure(value["value"])
+        values.add(f"{printable(name)} {shown}{interval}")
 
 
 def _add_run(tree: Branch, run: RunTrace) -> None:
@@ -169,7 +232,7 @@ def _add_run(tree: Branch, run: RunTrace) -> None:
     receipts = sum(len(r.receipts) for r in run.rounds)
     rounds = branch.add(f"rounds 1 to {len(run.rounds)} unbroken, {receipts} signed receipts")
     if run.rounds_aborted:
-        rounds.add(f"{run.rounds_aborted} rounds were aborted and repeated")
+        rounds.add(f"{run.rounds_aborted} rounds were lost and not repeated")
     for completed in run.rounds:
         if completed.dropped:
             rounds.add(f"round {completed.number}{_without(list(completed.dropped))}, entry {completed.index}")

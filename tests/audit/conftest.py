@@ -31,18 +31,24 @@ from audit.certificates import (
 )
 from audit.checkpoint import log_origin, log_verifier_key
 from audit.dossier import write_dossier
+from audit.enrolment import enrolment_statement
 from audit.entry import Entry
 from audit.evidence import Evidence
-from audit.release import DEFAULT_POLICY, Gate, Policy, ReleaseStatement
+from audit.gates import AT_LEAST, AT_MOST, Gate
+from audit.release import DEFAULT_POLICY, GateSet, Policy, Predecessor, ReleaseStatement
+from audit.release_state import certified_of, standings
 from audit.signing_keys import generate_log_key, generate_person_key
 from audit.statement import sign_statement
 from audit.store import Log, open_log
 from audit.trace import ReleaseTrace, trace_release
+from tests.audit.log_places import Place, PostgreSQLPlace, SQLitePlace, prepared
+from tests.audit.postgresql import Server, memory_folder, running_server
 
 NAME = "Zegel Demo"
 START = datetime(2026, 11, 22, 5, 0, 0, tzinfo=UTC)
 SITES = ("hospital-a", "hospital-b", "hospital-c")
 EVALUATOR = "hospital-d"
+TASK = "icd_coding"
 Hook = Callable[[dict[str, Any]], None]
 
 
@@ -167,7 +173,10 @@ class Story:
     hooks: dict[str, Hook] = field(default_factory=dict)
     rounds: int = 3
     policy: Policy = DEFAULT_POLICY
-    gates: tuple[Gate, ...] | None = None
+    gates: tuple[Gate, ...] = (
+        Gate("micro_f1@every-site", AT_LEAST, 0.6, 0.7),
+        Gate("epsilon", AT_MOST, 2.0, 1.5),
+    )
     model: bytes = b"model bytes"
     entries: list[Entry] = field(default_factory=list)
     artifacts: dict[str, bytes] = field(default_factory=dict)
@@ -176,6 +185,9 @@ class Story:
     initial_version: str = digest_of(b"initial model")
     plan: bytes = b""
     statement: ReleaseStatement | None = None
+    gate_set: str = ""  # digest of the last set signed
+    metrics: dict[str, str] = field(default_factory=dict)  # digests by hospital
+    proposer: str = "Ada"  # of the release
 
     def tell(self) -> Story:
         """All steps in order."""
@@ -211,6 +223,26 @@ class Story:
                 period_last="2025-12-31",
             )
             self.add("site.manifest", site=site, manifest=signed)
+        self.set_gates()
+
+    def set_gates(self, who: str = "Carol") -> None:
+        """A release manager fixes gates and policy, before any run."""
+        gates = GateSet(TASK, tuple(gate.rule for gate in self.gates), self.policy, "as every year")
+        signed = self.sign("gates", who, **gates.to_json())
+        self.gate_set = digest_of(canonical_json(signed))
+        self.add("gates.set", gates=signed)
+
+    def proposal(self, kind: str, digest: str, who: str) -> dict[str, Any]:
+        identity = identity_of(self.keys.holders[who].certificate)
+        return self.sign(
+            "proposal",
+            who,
+            subject={"kind": kind, "digest": digest},
+            meaning="I put this forward",
+            name=identity.name,
+            organisation=identity.organisation,
+            role=identity.role,
+        )
 
     def issue(self, holder: Holder) -> None:
         identity = identity_of(holder.certificate)
@@ -229,6 +261,7 @@ class Story:
         plan: dict[str, Any] = {
             "schema": "zegel/plan/v1",
             "name": "first plan",
+            "task": TASK,
             "consortium": NAME,
             "sites": list(SITES),
             "evaluation_sites": [*SITES, EVALUATOR],
@@ -251,7 +284,7 @@ class Story:
         self.apply("plan", plan)
         self.plan = canonical_json(plan)
         plan_hash = self.store(self.plan)
-        self.add("plan.proposed", plan_hash=plan_hash, plan=plan_hash, proposer=self.keys.holders["Ada"].digest)
+        self.add("plan.proposed", plan_hash=plan_hash, plan=plan_hash, proposal=self.proposal("plan", plan_hash, "Ada"))
         self.approve("plan", plan_hash, "Bob")
         self.step("before run")
         self.add(
@@ -329,8 +362,9 @@ class Story:
             receipts=receipts,
         )
 
-    def release(self, name: str = "2027.1") -> None:
-        metrics: dict[str, str] = {}
+    def report(self) -> None:
+        """Every hospital evaluates the version."""
+        self.metrics = {}
         for site in (*SITES, EVALUATOR):
             signed = self.sign(
                 "metrics",
@@ -344,16 +378,18 @@ class Story:
                 ledger_head=digest_of(b"ledger"),
             )
             self.add("metrics.reported", version=self.version, site=site, metrics=signed)
-            metrics[site] = digest_of(canonical_json(signed))
-        gates = self.gates or (
-            Gate("micro_f1@every-site", "at_least", 0.6, 0.7),
-            Gate("epsilon", "at_most", 2.0, 1.5),
-            Gate("coder agreement", "at_least", 0.75, 0.8),
-        )
+            self.metrics[site] = digest_of(canonical_json(signed))
+
+    def draft(self, name: str) -> ReleaseStatement:
+        """What a release of the version would say."""
+        earlier = any(entry.kind == "release.certified" for entry in self.entries)
+        certified = certified_of(standings(self.evidence()), TASK) if earlier else None
         fields: dict[str, Any] = {
             "consortium": NAME,
             "release": name,
+            "task": TASK,
             "version": self.version,
+            "predecessor": certified and Predecessor(certified.release, certified.statement, certified.version),
             "plan_hash": digest_of(self.plan),
             "run_id": self.run_id,
             "sites": SITES,
@@ -361,16 +397,31 @@ class Story:
             "epsilon": 1.5,
             "delta": 1e-6,
             "accountant": "pld",
-            "metrics": metrics,
-            "gates": gates,
+            "metrics": dict(self.metrics),
+            "gates": self.gates,
+            "gate_set": self.gate_set,
+            "documents": {},
             "time": self.now,
-            "proposer": self.keys.holders["Ada"].digest,
+            "proposer": self.keys.holders[self.proposer].digest,
             "policy": self.policy,
         }
         self.apply("release statement", fields)
-        self.statement = ReleaseStatement(**fields)
+        return ReleaseStatement(**fields)
+
+    def release(self, name: str = "2027.1") -> None:
+        self.report()
+        self.statement = self.draft(name)
+        certified = self.statement.predecessor
         digest = self.store(self.statement.to_bytes())
-        self.add("release.proposed", release=name, statement=digest, version=self.version)
+        self.add(
+            "release.proposed",
+            release=name,
+            task=TASK,
+            statement=digest,
+            version=self.version,
+            predecessor=certified and certified.release,
+            proposal=self.proposal("release", digest, self.proposer),
+        )
         approvers = ["Bob", "Carol"]
         self.step("release approvers", approvers=approvers)
         for approver in approvers:
@@ -382,6 +433,66 @@ class Story:
             version=self.version,
             approvals=[self.keys.holders[approver].digest for approver in approvers],
         )
+        if certified is not None:
+            self.add("release.superseded", release=certified.release, by=name, supersession=None)
+
+    def audited(self, **changes: Any) -> None:
+        """A privacy officer logs an empirical audit."""
+        fields: dict[str, Any] = {
+            "report": digest_of(b"report"),
+            "software": "zegel 0.1",
+            "claim": 1.5,
+            "lower_bound": 0.4,
+            "delta": 1e-6,
+            "passed": True,
+            "quick": False,
+            "audited_at": format_time(self.now),
+        }
+        self.add("privacy.audited", audit=self.sign("privacy-audited", "Bob", **(fields | changes)))
+
+    def change_status(self, who: str, status: str, by: str = "Ada") -> None:
+        digest = self.keys.holders[who].digest
+        signed = self.sign("certificate-status", by, subject=digest, status=status, reason="lost", name=who)
+        self.add("certificate.status", digest=digest, status=status, revocation=signed)
+
+    def enrol_witness(self, site: str, key: ed25519.Ed25519PrivateKey) -> None:
+        identity = identity_of(self.keys.holders[site].certificate)
+        statement = enrolment_statement(NAME, f"witness.{site}", identity.organisation, key, self.now)
+        holder = self.keys.holders[site]
+        signed = sign_statement(statement, holder.key, holder.certificate).to_json()
+        self.add("witness.enrolled", witness=f"witness.{site}", enrolment=signed)
+
+    def withdraw(self, release: str = "2027.1", proposer: str = "Carol", approver: str = "Bob") -> None:
+        """Two people take a release out of use."""
+        assert self.statement is not None
+        signed = self.sign(
+            "withdrawal", proposer, release=release, digest=self.statement.digest, reason="codes the dead as living"
+        )
+        digest = digest_of(canonical_json(signed))
+        self.add("withdrawal.proposed", release=release, withdrawal=signed)
+        self.approve("withdrawal", digest, approver)
+        self.add(
+            "release.withdrawn",
+            release=release,
+            statement=self.statement.digest,
+            withdrawal=digest,
+            approvals=[self.keys.holders[approver].digest],
+        )
+
+    def rarities(self) -> None:
+        """An entry of every kind the plain story does not need."""
+        refusal = self.sign(
+            "refusal", "hospital-a", plan_hash=digest_of(b""), site="hospital-a", code="budget", reason="spent"
+        )
+        self.add("site.refused", run_id=None, refusal=refusal)
+        self.add("round.aborted", run_id="run-1", round=2, reason="", participants=[], dropped=["hospital-a"])
+        self.audited()
+        self.change_status("hospital-d", "suspended")
+        self.change_status("hospital-d", "reinstated")
+        self.enrol_witness("hospital-a", ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
+        supersession = self.sign("supersession", "Carol", release="2027.1", by="2028.1", reason="another task")
+        self.add("release.superseded", release="2027.1", by="2028.1", supersession=supersession)
+        self.withdraw()
 
     def approve(self, kind: str, digest: str, who: str, decision: str = "approve") -> None:
         identity = identity_of(self.keys.holders[who].certificate)
@@ -461,7 +572,7 @@ class Story:
     def log(self, directory: Path) -> Log:
         """The entries in a real log."""
         log = open_log(f"sqlite:///{directory / 'log.db'}", origin=log_origin(NAME))
-        log.append(self.entries)
+        log.append(self.entries[log.size :])
         return log
 
     def log_key(self) -> ed25519.Ed25519PrivateKey:
@@ -469,8 +580,8 @@ class Story:
         assert isinstance(key, ed25519.Ed25519PrivateKey)
         return key
 
-    def dossier(self, directory: Path) -> bytes:
-        """The dossier of the release, through a real log and artifacts."""
+    def dossier(self, directory: Path, checkpoint: bytes | None = None) -> bytes:
+        """The dossier of the release, through a real log and artifacts; again in the same directory to go on."""
         assert self.statement is not None
         artifacts = Artifacts(directory / "artifacts")
         for data in self.artifacts.values():
@@ -483,6 +594,7 @@ class Story:
                 key=self.log_key(),
                 root_pem=self.keys.root_pem,
                 clock=self.clock,
+                checkpoint=checkpoint,
             )
 
 
@@ -504,6 +616,14 @@ def told(keys: Keys) -> Story:
 
 
 @pytest.fixture(scope="session")
+def whole(keys: Keys) -> Story:
+    """The story and an entry of every other kind; read only."""
+    story = Story(keys).tell()
+    story.rarities()
+    return story
+
+
+@pytest.fixture(scope="session")
 def dossier(told: Story, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The flawless story's dossier."""
     return told.dossier(tmp_path_factory.mktemp("dossier"))
@@ -514,3 +634,34 @@ def log(tmp_path: Path) -> Iterator[Log]:
     """An empty log."""
     with open_log(f"sqlite:///{tmp_path / 'log.db'}", origin=log_origin(NAME)) as opened:
         yield opened
+
+
+@pytest.fixture
+def entries(told: Story) -> list[Entry]:
+    """The flawless story's entries."""
+    return list(told.entries)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """A PostgreSQL server of these tests' own."""
+    with running_server(memory_folder()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def empty_database(postgresql: Server) -> str:
+    """The name of a PostgreSQL database with an empty log; to be copied, not used."""
+    return prepared(postgresql)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """An empty place for a log, in each kind of database."""
+    if request.param == "sqlite":
+        yield SQLitePlace(tmp_path)
+        return
+    server: Server = request.getfixturevalue("postgresql")
+    found = PostgreSQLPlace(tmp_path, server, server.new_database(like=request.getfixturevalue("empty_database")))
+    yield found
+    server.drop(found.database)

@@ -12,7 +12,7 @@ import pytest
 from audit.canonical import canonical_json, digest_of
 from audit.certificates import Identity
 from audit.errors import ReleaseError
-from audit.release import DEFAULT_POLICY, Approval, Gate, Policy, ReleaseStatement, check_approvals
+from audit.release import DEFAULT_POLICY, Approval, Policy, ReleaseStatement, check_approvals
 
 if TYPE_CHECKING:
     from tests.audit.conftest import Story
@@ -107,6 +107,8 @@ def test_policy() -> None:
     DEFAULT_POLICY.demand_at_least(DEFAULT_POLICY)
     with pytest.raises(ReleaseError, match="a plan must be approved by authority"):
         DEFAULT_POLICY.demand_at_least(stricter)
+    with pytest.raises(ReleaseError, match="at least 2 organisations, got 1"):
+        Policy().demand_at_least(DEFAULT_POLICY)
     with pytest.raises(ReleaseError, match="a release must be approved by privacy_officer"):
         Policy(release=("release_manager",)).demand_at_least(DEFAULT_POLICY)
     with pytest.raises(ReleaseError, match="at least 2 organisations, got 1"):
@@ -128,22 +130,6 @@ def test_policy() -> None:
 def test_malformed_policies(value: dict[str, Any]) -> None:
     with pytest.raises(ReleaseError):
         Policy.from_json(value)
-
-
-def test_gates() -> None:
-    assert Gate("f1", "at_least", 0.5, 0.5).passed
-    assert not Gate("f1", "at_least", 0.5, 0.49).passed
-    assert Gate("epsilon", "at_most", 2, 2).passed
-    assert not Gate("epsilon", "at_most", 2, 2.1).passed
-    metrics = {"a": {"f1": 0.8}, "b": {"f1": 0.7}}
-    assert Gate("f1@a", "at_least", 0.5, 0.8).derive(epsilon=1, metrics=metrics) == 0.8
-    assert Gate("f1@every-site", "at_least", 0.5, 0.7).derive(epsilon=1, metrics=metrics) == 0.7
-    assert Gate("f1@every-site", "at_most", 0.9, 0.8).derive(epsilon=1, metrics=metrics) == 0.8
-    assert Gate("epsilon", "at_most", 2, 1).derive(epsilon=1, metrics={}) == 1
-    assert Gate("agreement", "at_least", 0.5, 0.8).derive(epsilon=1, metrics=metrics) is None
-    for name, known in (("recall@a", metrics), ("f1@c", metrics), ("f1@every-site", {})):
-        with pytest.raises(ReleaseError, match="reported"):
-            Gate(name, "at_least", 0.5, 0.8).derive(epsilon=1, metrics=known)
 
 
 def statement_of(told: Story) -> ReleaseStatement:
@@ -174,6 +160,11 @@ SPOILED: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("metrics missing", lambda v: v["metrics"].popitem(), "expected metrics of"),
     ("delta above 1", lambda v: v.update(delta=2), "from 0 to 1"),
     ("policy empty", lambda v: v.update(policy={}), "policy: missing"),
+    ("no task", lambda v: v.pop("task"), "missing task"),
+    ("predecessor halved", lambda v: v.update(predecessor={"release": "2026.1"}), "missing statement, version"),
+    ("a gate nobody can measure", lambda v: v["gates"][0].update(name="beauty"), "not a metric hospitals report"),
+    ("document in a folder", lambda v: v["documents"].update({"../x": "sha256:" + "0" * 64}), "document name"),
+    ("document without digest", lambda v: v["documents"].update(x="y"), "documents.x"),
     ("time malformed", lambda v: v.update(time="now"), "UTC time"),
 ]
 

@@ -11,7 +11,8 @@ import pytest
 
 from audit.canonical import digest_of, format_time
 from audit.errors import AuditError, ReleaseError, TraceError
-from audit.release import Gate, Policy
+from audit.gates import Gate
+from audit.release import Policy
 from audit.signing_keys import generate_person_key
 
 if TYPE_CHECKING:
@@ -31,11 +32,13 @@ def test_the_story_is_told_back(told: Story) -> None:
     assert (trace.epsilon, trace.delta, trace.accountant) == (1.5, 1e-6, "pld")
     assert trace.proposer.name == "Ada"
     assert [a.approver.name for a in trace.approvals] == ["Bob", "Carol"]
-    assert [(g.name, g.derived) for g in trace.gates] == [
-        ("micro_f1@every-site", True),
-        ("epsilon", True),
-        ("coder agreement", False),
+    assert [(g.name, g.value, g.detail) for g in trace.gates] == [
+        ("micro_f1@every-site", 0.7, "hospital-d's, the worst of 4"),
+        ("epsilon", 1.5, "the run's"),
     ]
+    assert trace.gate_set.set_by.name == "Carol"
+    assert trace.gate_set.index < trace.run.started_index
+    assert (trace.standing.state, trace.standing.predecessor, trace.predecessor) == ("certified", None, None)
     assert [m.site for m in trace.metrics] == [*SITES, "hospital-d"]
     run = trace.run
     assert [h.site for h in run.hospitals] == SITES
@@ -201,7 +204,7 @@ FORGERIES: list[tuple[str, dict[str, Hook], str]] = [
         {"signed approval": lambda f: _as_carol(f, "plan")},
         "by privacy_officer",
     ),
-    ("approval in another's name", {"signed approval": sets(name="Zoe")}, "the approval names Zoe"),
+    ("approval in another's name", {"signed approval": sets(name="Zoe")}, "the statement names Zoe"),
     ("approval by a hospital", {"signed approval": sets(signer="hospital-a")}, "expected role authority or"),
     ("plan never proposed", {"plan.proposed": skips}, "expected exactly one plan.proposed entry, got 0"),
     (
@@ -214,7 +217,17 @@ FORGERIES: list[tuple[str, dict[str, Hook], str]] = [
     ("plan for less epsilon", {"plan": sets(epsilon=1.4)}, "epsilon: the plan allows 1.4, got 1.5"),
     ("plan for less delta", {"plan": sets(delta=1e-7)}, "delta: the plan allows 1e-07, got 1e-06"),
     ("plan with another accountant", {"plan": sets(accountant="rdp")}, "accountant: expected rdp, got pld"),
-    ("proposer unknown", {"plan.proposed": sets(proposer=OTHER)}, "was never announced"),
+    (
+        "plan proposed by an officer",
+        {"signed proposal": lambda f: _propose_as(f, "plan", "Bob")},
+        "expected role consortium_admin, got privacy_officer",
+    ),
+    ("plan proposed for another", {"signed proposal": sets(name="Zoe")}, "the statement names Zoe"),
+    (
+        "proposal of another plan",
+        {"signed proposal": sets(subject={"kind": "plan", "digest": OTHER})},
+        "proposal's subject: expected",
+    ),
     # the release
     (
         "epsilon understated",
@@ -249,7 +262,7 @@ FORGERIES: list[tuple[str, dict[str, Hook], str]] = [
     ("release refused", {"signed approval": lambda f: _refuse(f, "release")}, "refused by Bob"),
     # metrics
     ("metrics of another version", {"signed metrics": sets(version=OTHER)}, "version: expected"),
-    ("metrics of another run", {"signed metrics": sets(run_id="run-x")}, "run_id: expected"),
+    ("metrics of another run", {"signed metrics": sets(run_id="run-x")}, "expected the first report of every"),
     (
         "metrics signed by another",
         {"signed metrics": of("hospital-d", sets(signer="hospital-a"))},
@@ -263,12 +276,12 @@ FORGERIES: list[tuple[str, dict[str, Hook], str]] = [
     (
         "metrics never reported",
         {"metrics.reported": lambda f: f.update(skip=f["site"] == "hospital-d")},
-        "of hospital-d not reported",
+        "expected the first report of every hospital",
     ),
     (
         "metrics under another name",
         {"metrics.reported": of("hospital-d", sets(site="x"))},
-        "site: expected hospital-d",
+        "expected a statement of x by x, got one of hospital-d",
     ),
     # the founding
     (
@@ -310,6 +323,11 @@ def _as_carol(fields: dict[str, Any], kind: str) -> None:
         fields.update(signer="Carol", name="Carol", organisation="Statistics", role="release_manager")
 
 
+def _propose_as(fields: dict[str, Any], kind: str, name: str) -> None:
+    if fields["subject"]["kind"] == kind:
+        fields["signer"] = name
+
+
 def _skip_name(fields: dict[str, Any], name: str) -> None:
     fields["skip"] = fields["name"] == name
 
@@ -334,33 +352,55 @@ def test_gates_must_follow_from_the_metrics(story: Story) -> None:
         story.tell().trace()
 
 
-def test_hospitals_that_did_not_evaluate_are_named(story: Story) -> None:
+def test_the_first_report_counts_and_none_is_left_out(story: Story) -> None:
     def drop(fields: dict[str, Any]) -> None:
         fields["metrics"].pop("hospital-d")
         fields["evaluation_sites"] = SITES
-        fields["gates"] = fields["gates"][1:]
 
     story.hooks["release statement"] = drop
-    assert story.tell().trace().sites_without_metrics == ("hospital-d",)
+    with pytest.raises(TraceError, match=r"expected the first report of every hospital, which are .*hospital-d"):
+        story.tell().trace()
+
+
+def test_a_hospital_that_did_not_evaluate_is_named_and_fails_every_site(story: Story) -> None:
+    def drop(fields: dict[str, Any]) -> None:
+        fields["metrics"].pop("hospital-d", None)
+        fields["evaluation_sites"] = SITES
+
+    story.hooks = {
+        "metrics.reported": lambda f: f.update(skip=f["site"] == "hospital-d"),
+        "release statement": drop,
+    }
+    with pytest.raises(ReleaseError, match="gate micro_f1@every-site: hospital-d reported no micro_f1"):
+        story.tell().trace()
+    again = type(story)(story.keys, hooks=story.hooks, gates=(Gate("micro_f1@hospital-a", "at_least", 0.6, 0.8),))
+    assert again.tell().trace().sites_without_metrics == ("hospital-d",)
 
 
 def test_proposer_cannot_approve(story: Story) -> None:
-    story.hooks["release statement"] = lambda fields: fields.update(proposer=story.keys.holders["Bob"].digest)
-    with pytest.raises(ReleaseError, match="Bob proposed it and does not count"):
+    story.proposer = "Carol"
+    with pytest.raises(ReleaseError, match="Carol proposed it and does not count"):
         story.tell().trace()
 
 
 def test_proposer_cannot_approve_with_a_second_certificate(story: Story, keys: Keys) -> None:
-    again = keys.person("Bob", "Hospital A", "consortium_admin")
-    story.hooks["before run"] = lambda fields: fields["story"].issue(again)
-    story.hooks["release statement"] = lambda fields: fields.update(proposer=again.digest)
-    with pytest.raises(ReleaseError, match="Bob proposed it and does not count"):
+    again = keys.person("Carol", "Statistics", "consortium_admin")
+    story.keys = type(keys)(keys.root_key, keys.root, {**keys.holders, "Carol again": again})
+    story.proposer = "Carol again"
+    with pytest.raises(ReleaseError, match="Carol proposed it and does not count"):
         story.tell().trace()
 
 
-def test_a_hospital_does_not_propose(story: Story) -> None:
-    story.hooks["release statement"] = lambda fields: fields.update(proposer=story.keys.holders["hospital-a"].digest)
-    with pytest.raises(TraceError, match=r"expected role authority or .*, got client"):
+def test_the_statement_names_who_signed_its_proposal(story: Story) -> None:
+    story.hooks["release statement"] = lambda fields: fields.update(proposer=story.keys.holders["Carol"].digest)
+    with pytest.raises(TraceError, match="proposer: expected sha256:"):
+        story.tell().trace()
+
+
+@pytest.mark.parametrize("who", ["hospital-a", "Bob"])
+def test_who_may_not_propose_a_release(story: Story, who: str) -> None:
+    story.proposer = who
+    with pytest.raises(TraceError, match=r"release\.proposed.*expected role consortium_admin or release_manager"):
         story.tell().trace()
 
 
