@@ -21,6 +21,7 @@ class Lazy:
     help: str
     panel: str
     extra: str = ""  # the extra of the package that brings what it imports
+    joined: tuple[tuple[str, str], ...] = ()  # sub-commands of a group from other rooms: name, `module:function`
 
 
 ROOMS = ("jobs", "site_packages", "privacy", "audit", "admin_api")
@@ -43,7 +44,14 @@ COMMANDS: dict[str, Lazy] = {
     "release": Lazy("admin_api.commands.release:release_app", "Certify releases.", CONSORTIUM, "consortium"),
     "audit": Lazy("audit.commands:audit_app", "Read and check the audit log.", CONSORTIUM, "log"),
     "site": Lazy("site_packages.commands:site_app", "A hospital's machine: join, import, start.", HOSPITAL, "site"),
-    "privacy": Lazy("privacy.commands:privacy_app", "What does this much noise mean?", ANYONE, "privacy"),
+    "privacy": Lazy(
+        "privacy.commands:privacy_app",
+        "What does this much noise mean?",
+        ANYONE,
+        "privacy",
+        joined=(("audit", "site_packages.privacy_audit_commands:audit"),),
+    ),
+    "witness": Lazy("audit.witness_commands:witness_app", "Cosign a log so that it keeps to one story.", ANYONE, "log"),
     "verify": Lazy("audit.commands:verify", "Check a release's dossier offline.", ANYONE),
 }
 
@@ -75,14 +83,25 @@ class LazyGroup(typer.core.TyperGroup):
 def load(name: str) -> Any:
     """The real command behind a listed name."""
     lazy = COMMANDS[name]
-    module, attribute = lazy.target.split(":")
-    target = getattr(importlib.import_module(module), attribute)
-    if isinstance(target, typer.Typer):
-        command = typer.main.get_command(target)
-    else:
-        single = typer.Typer(add_completion=False)
-        single.command(name=name)(target)
-        command = typer.main.get_command(single)
+    target = _found(lazy.target)
+    if not isinstance(target, typer.Typer):
+        return _single(name, target)
+    command = typer.main.get_command(target)
+    command.name = name
+    for further, where in lazy.joined:
+        command.add_command(_single(further, _found(where)))  # type: ignore[attr-defined]
+    return command
+
+
+def _found(target: str) -> Any:
+    module, attribute = target.split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _single(name: str, function: Any) -> Any:
+    app = typer.Typer(add_completion=False)
+    app.command(name=name)(function)
+    command = typer.main.get_command(app)
     command.name = name
     return command
 

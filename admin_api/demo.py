@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -253,6 +254,7 @@ def _play(run: Demo) -> None:
         )
     run.console.print(table)
     _connect(run, names)
+    _gates(run)
     plan_hash = _plan(run, trainers, evaluator)
     result = _train(run, plan_hash)
     comparison = _compare(run, names, trainers)
@@ -352,6 +354,15 @@ def _connect(run: Demo, names: Sequence[str]) -> None:
     run.side_by_side(lambda name: run.zegel("site", "start", "--home", run.site(name)), names)
 
 
+def _gates(run: Demo) -> None:
+    """What a version must reach is fixed before anybody knows what it reaches."""
+    run.zegel(
+        *("release", "gates", "--home", run.consortium, "--reason", "as the demo's people agreed"),
+        *("--gate", f"epsilon<={run.epsilon:g}", "--gate", "hit@1@every-site>=0.1"),
+        *("--as", run.workspace / "people" / "manager", "--passphrase-file", run.secrets / "manager"),
+    )
+
+
 def _plan(run: Demo, trainers: Sequence[str], evaluator: str) -> str:
     sites = [argument for name in trainers for argument in ("--site", name)]
     proposed = run.zegel(
@@ -413,9 +424,12 @@ def _compare(run: Demo, names: Sequence[str], trainers: Sequence[str]) -> dict[s
 
 
 def _release(run: Demo, run_id: str) -> Path:
+    from admin_api.demo_notes import demo_notes
+
+    notes = run.workspace / "release-notes.json"
+    notes.write_bytes(demo_notes(datetime.now(UTC).date()).to_bytes())
     run.zegel(
-        *("release", "propose", RELEASE, "--run", run_id, "--home", run.consortium),
-        *("--gate", f"epsilon<={run.epsilon:g}", "--gate", "hit@1@every-site>=0.1"),
+        *("release", "propose", RELEASE, "--run", run_id, "--home", run.consortium, "--notes", notes),
         *("--as", run.workspace / "people" / "admin", "--passphrase-file", run.secrets / "admin"),
     )
     for who in ("manager", "officer"):

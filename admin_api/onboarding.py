@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 
 from admin_api.errors import OnboardingError
 from admin_api.founding import check_new_passphrase, issued_entry
+from admin_api.revoking import current_revocations
 from audit.canonical import canonical_json, parse_json_object
 from audit.certificates import CLIENT, PEOPLE, certificate_pem, identity_of, issue_certificate, load_certificate
 from audit.entry import SITE_MANIFEST, Entry
@@ -170,6 +171,7 @@ def log_manifest(home: ConsortiumHome, path: Path) -> SignedStatement:
             expected_type=DATA_MANIFEST,
             consortium=home.config().name,
             roles=frozenset({CLIENT}),
+            revocations=current_revocations(home),
         )
         if signed.statement.get("site") != identity.name:
             raise OnboardingError(f"{path}: {identity.name} signed a statement about {signed.statement.get('site')}")

@@ -11,6 +11,7 @@ from cryptography import x509
 from admin_api.errors import ApprovalError
 from audit.certificates import PEOPLE, Identity, PrivateKey, load_certificate, verify_certificate
 from audit.errors import AuditError
+from audit.revocation import Revocations
 from audit.signing_keys import load_private_key
 
 KEY_FILE = "person.key"
@@ -35,11 +36,19 @@ class Person:
             raise ApprovalError(f"{self.identity} may not do this; it needs the role {' or '.join(roles)}")
 
 
-def open_person(folder: Path, *, passphrase: bytes, root: x509.Certificate, now: datetime) -> Person:
-    """Open a person's key. Raises ApprovalError on a wrong passphrase, a missing or an invalid certificate."""
+def open_person(
+    folder: Path, *, passphrase: bytes, root: x509.Certificate, now: datetime, revocations: Revocations | None = None
+) -> Person:
+    """Open a person's key.
+
+    Raises: ApprovalError on a wrong passphrase, a missing or an invalid certificate, or one that `revocations`, those in
+        force now, do not let count.
+    """
     try:
         certificate = load_certificate((folder / CERTIFICATE_FILE).read_bytes())
         identity = verify_certificate(certificate, root, at=now, roles=PEOPLE)
+        if revocations is not None:
+            revocations.check(identity.certificate_digest)
         key = load_private_key((folder / KEY_FILE).read_bytes(), passphrase)
     except FileNotFoundError as error:
         raise ApprovalError(

@@ -9,38 +9,53 @@ from typing import Any
 
 from admin_api.errors import AdminError, ApprovalError
 from admin_api.people import Person
-from audit.canonical import format_time, parse_json_object
-from audit.certificates import CONSORTIUM_ADMIN
-from audit.entry import APPROVAL_GIVEN, PLAN_PROPOSED, RELEASE_PROPOSED, SITE_MANIFEST, Entry
-from audit.release import APPROVE, DEFAULT_POLICY, REFUSE
-from audit.statement import APPROVAL, sign_statement
+from admin_api.recording import in_own_name, read_evidence, record_judged, signed_by
+from audit.canonical import parse_json_object
+from audit.entry import APPROVAL_GIVEN, GATES_SET, PLAN_PROPOSED, RELEASE_PROPOSED, SITE_MANIFEST, Entry
+from audit.errors import ReleaseError, TraceError
+from audit.evidence import Evidence
+from audit.gate_trace import gates_in_force
+from audit.plan_trace import PLAN_PROPOSERS
+from audit.release import APPROVE, DEFAULT_POLICY, REFUSE, Policy, ReleaseStatement
+from audit.release_state import WITHDRAWERS
+from audit.statement import APPROVAL, PROPOSAL
 from jobs.home import ConsortiumHome
-from jobs.plan import FEATURE_MEAN_PURPOSE, Plan
+from jobs.plan import LOCAL, Plan
 from jobs.records import load_plan
 from jobs.terms import evaluation_terms
-from privacy.calibration import forecast
-from privacy.events import FeatureMean
+from privacy.answers import Progress, in_silence
+from privacy.forecast import Forecast, forecast
 
 MEANING = {
     "plan": "I have read this plan and its epsilon; it may be carried out.",
     "release": "I have read this release's evidence; it may be used for coding.",
+    "withdrawal": "I have read why; this release must not be used for coding any more.",
+}
+PROPOSED = {
+    "plan": "I propose that this plan be carried out.",
+    "release": "I propose that this release be certified on this evidence.",
 }
 
 
-def describe(plan: Plan, *, cache_dir: Path | None = None) -> tuple[dict[str, Any], list[str]]:
-    """A plan in numbers and in words, with both epsilons, for whoever decides about it."""
-    mean = plan.feature_mean_noise_multiplier
-    outlook = forecast(
+def plan_forecast(plan: Plan, *, cache_dir: Path | None = None, progress: Progress = in_silence) -> Forecast:
+    """What a plan costs a patient of a training hospital, against whom."""
+    return forecast(
+        plan.training_events(),
         delta=plan.delta,
-        rounds=plan.rounds,
-        sampling_prob=plan.sampling_prob,
-        noise_multiplier=plan.noise_multiplier,
         sites=len(plan.sites),
         colluders=plan.colluders,
         dropouts=plan.dropouts,
-        extra_events=() if mean is None else (FeatureMean(mean, FEATURE_MEAN_PURPOSE),),
+        noise_mode=plan.noise_mode,
         cache_dir=cache_dir,
+        progress=progress,
     )
+
+
+def describe(
+    plan: Plan, *, cache_dir: Path | None = None, progress: Progress = in_silence
+) -> tuple[dict[str, Any], list[str]]:
+    """A plan in numbers and in words, with its epsilons, for whoever decides about it."""
+    outlook = plan_forecast(plan, cache_dir=cache_dir, progress=progress)
     value = {
         "plan_hash": plan.hash,
         "plan": parse_json_object(plan.to_bytes(), "plan"),
@@ -55,16 +70,34 @@ def describe(plan: Plan, *, cache_dir: Path | None = None) -> tuple[dict[str, An
         f"Rounds            {plan.rounds} steps, {plan.aggregations} secure sums; each patient takes part in a step "
         f"with probability {plan.sampling_prob:g}",
         f"One patient       counts at most {plan.l2_clip_norm:g} (L2 norm); noise multiplier {plan.noise_multiplier:g}",
-        f"Privacy loss      epsilon {outlook.against_server:.3f} (delta {plan.delta:g}, per patient at a hospital) "
-        f"against everyone who sees the model, and against the server with {plan.colluders} colluding hospital(s)",
-        f"                  epsilon {outlook.without_aggregation:.1f} if the server and all other hospitals collude",
-        f"Budget needed     {outlook.against_server_rdp:.3f} at each training hospital, as its ledger's filter counts",
+        *privacy_lines(plan, outlook),
         f"Metrics           epsilon {report.epsilon:g} per validation patient and report",
         f"Dropouts          a round with more than {plan.dropouts} missing hospitals is aborted",
         "Not covered       a patient known to several hospitals counts at each; timing; the published counts",
         f"Accountant        {plan.accountant}",
     ]
     return value, lines
+
+
+def privacy_lines(plan: Plan, outlook: Forecast) -> list[str]:
+    """The forecast in words: whose noise it is, one line for each adversary, and the budget it needs."""
+    if plan.noise_mode == LOCAL:
+        noise = "local: each hospital adds all of the noise itself; nobody has to be trusted for it"
+        losses = [(outlook.against_everyone, "everyone else, the server and all other hospitals together")]
+    else:
+        noise = "distributed: each hospital adds a share, and secure aggregation hides the rest"
+        colluding = f"{plan.colluders} colluding hospital{'s' if plan.colluders > 1 else ''}"
+        losses = [
+            (outlook.released_model, "whoever has the released model alone"),
+            (outlook.against_server, f"the server with {colluding}, {plan.dropouts} missing: what is spent"),
+            (outlook.against_everyone, "the server and all other hospitals together: nobody trusted"),
+        ]
+    return [
+        f"Noise             {noise}",
+        f"Privacy loss      of a patient at a training hospital, at delta {plan.delta:g}:",
+        *(f"                  epsilon {epsilon:.3f} against {who}" for epsilon, who in losses),
+        f"Budget needed     {outlook.against_server_rdp:.3f} at each training hospital, as its ledger's filter counts",
+    ]
 
 
 def decisions(home: ConsortiumHome, kind: str, digest: str) -> list[dict[str, Any]]:
@@ -115,55 +148,71 @@ def propose(home: ConsortiumHome, plan: Plan, proposer: Person) -> str:
     Raises: ApprovalError when the proposer is not a consortium admin, AdminError when this plan was proposed before:
     a second entry would leave open which one the approvals follow.
     """
-    proposer.require(CONSORTIUM_ADMIN)
-    with home.log() as log:
-        if plan.hash in {entry.body["plan_hash"] for _, entry in log.entries(kind=PLAN_PROPOSED)}:
-            raise AdminError(f"plan {plan.hash} was proposed already; `zegel plan list` shows its decisions")
-    plan_hash = home.artifacts().put(plan.to_bytes())
-    home.record(
-        Entry(
-            PLAN_PROPOSED,
-            home.clock(),
-            {"plan_hash": plan_hash, "plan": plan_hash, "proposer": proposer.certificate_digest},
-        )
+    proposer.require(*PLAN_PROPOSERS)
+    plan_hash = plan.hash
+    signed = signed_by(
+        home,
+        proposer,
+        PROPOSAL,
+        {"subject": {"kind": "plan", "digest": plan_hash}, "meaning": PROPOSED["plan"], **in_own_name(proposer)},
     )
+
+    def build(evidence: Evidence) -> list[Entry]:
+        if evidence.of_kind(PLAN_PROPOSED, plan_hash=plan_hash):
+            raise AdminError(f"plan {plan_hash} was proposed already; `zegel plan list` shows its decisions")
+        home.artifacts().put(plan.to_bytes())
+        body = {"plan_hash": plan_hash, "plan": plan_hash, "proposal": signed.to_json()}
+        return [Entry(PLAN_PROPOSED, home.clock(), body)]
+
+    record_judged(home, build)
     return plan_hash
 
 
 def decide(
     home: ConsortiumHome, kind: str, digest: str, person: Person, *, approve: bool, reason: str
 ) -> dict[str, Any]:
-    """Sign a person's decision about a plan or release and log it; returns the signed statement as JSON.
+    """Sign a person's decision about a plan, release or withdrawal and log it; returns the signed statement as JSON.
 
     Raises: ApprovalError when there is nothing with this digest to decide about, the person's role does not decide
     about such things, or a refusal gives no reason; PlanError for an unknown plan.
     """
     if not approve and not reason.strip():
         raise ApprovalError(f"to refuse a {kind}, give a --reason; the proposer needs it")
-    if kind == "plan":
-        load_plan(home, digest)
-        person.require(*DEFAULT_POLICY.plan)
-    else:
-        person.require(*DEFAULT_POLICY.release)
-        with home.log() as log:
-            if digest not in {entry.body["statement"] for _, entry in log.entries(kind=RELEASE_PROPOSED)}:
-                raise ApprovalError(f"no release with the statement {digest} was proposed")
-    identity = person.identity
-    signed = sign_statement(
+    person.require(*_deciding(home, kind, digest))
+    signed = signed_by(
+        home,
+        person,
+        APPROVAL,
         {
-            "type": APPROVAL,
-            "consortium": home.config().name,
-            "time": format_time(home.clock()),
             "subject": {"kind": kind, "digest": digest},
             "decision": APPROVE if approve else REFUSE,
             "meaning": MEANING[kind] if approve else "I refuse.",
             "reason": reason,
-            "name": identity.name,
-            "organisation": identity.organisation,
-            "role": identity.role,
+            **in_own_name(person),
         },
-        person.key,
-        person.certificate,
     )
-    home.record(Entry(APPROVAL_GIVEN, home.clock(), {"approval": signed.to_json()}))
+    try:
+        record_judged(home, lambda _: [Entry(APPROVAL_GIVEN, home.clock(), {"approval": signed.to_json()})])
+    except (TraceError, ReleaseError) as error:
+        raise ApprovalError(str(error)) from None
     return signed.to_json()
+
+
+def _deciding(home: ConsortiumHome, kind: str, digest: str) -> Sequence[str]:
+    """The roles that decide about a plan or release, by the policy set for its task, or the least there may be."""
+    if kind == "withdrawal":
+        return sorted(WITHDRAWERS)
+    if kind == "plan":
+        return plan_policy(home, load_plan(home, digest).task).plan
+    with home.log() as log:
+        if digest not in {entry.body["statement"] for _, entry in log.entries(kind=RELEASE_PROPOSED)}:
+            raise ApprovalError(f"no release with the statement {digest} was proposed")
+    return ReleaseStatement.from_bytes(home.artifacts().get(digest)).policy.release
+
+
+def plan_policy(home: ConsortiumHome, task: str) -> Policy:
+    """The policy set with the gates of a task, or the default while none are set. Raises AuditError."""
+    evidence = read_evidence(home)
+    if not any(each.entry.signed("gates").statement["task"] == task for each in evidence.of_kind(GATES_SET)):
+        return DEFAULT_POLICY
+    return gates_in_force(evidence, task, before=evidence.size).gates.policy

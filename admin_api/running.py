@@ -1,4 +1,4 @@
-"""Starting an approved plan and watching it: submit the job, follow the coordinator's progress, report its end."""
+"""Starting an approved plan and seeing it through: submit the job, follow its progress, go on when a job is lost."""
 
 from __future__ import annotations
 
@@ -10,21 +10,38 @@ from dataclasses import dataclass
 from typing import Any
 
 from admin_api.errors import ApprovalError
+from admin_api.planning import plan_policy
+from admin_api.recording import read_evidence
 from audit.certificates import SERVER, load_certificate, verify_certificate
+from audit.durable_file import write_durably
 from audit.entry import PLAN_PROPOSED
 from audit.errors import AuditError
-from audit.evidence import Evidence
-from audit.release import DEFAULT_POLICY, check_approvals
+from audit.gate_trace import gates_in_force
+from audit.plan_trace import PLAN_PROPOSERS
+from audit.release import check_approvals
 from jobs.errors import FederationError, RunAborted
 from jobs.federation import kit as kits
 from jobs.federation import process
 from jobs.federation.job import write_job
-from jobs.federation.session import Session, open_session, wait_for_sites
+from jobs.federation.session import open_session, wait_for_enough, wait_for_sites
 from jobs.home import ConsortiumHome
-from jobs.records import announced_manifests, load_plan, read_progress, read_result
+from jobs.records import (
+    PLAN_FILE,
+    RESULT_FILE,
+    announced_manifests,
+    is_carried_out,
+    load_plan,
+    plan_of_run,
+    read_progress,
+    read_result,
+    read_state,
+)
 
 POLL_S = 0.25
-DEAD_JOB_GRACE_S = 10.0  # NVFlare's word that a job ended may come before the coordinator's result file
+DEAD_JOB_GRACE_S = 3.0  # between the end of the coordinator's process and asking NVFlare what became of the job
+SERVER_ANSWER_S = 5.0
+MOST_TRIES = 5  # jobs in a row without one finished round
+ENDED = ("finished", "aborted")  # other results can be gone on from
 
 
 @dataclass(frozen=True)
@@ -59,17 +76,32 @@ def new_run_id(home: ConsortiumHome) -> str:
 def check_approved(home: ConsortiumHome, plan_hash: str) -> None:
     """Raises ApprovalError unless the plan's approvals suffice; hospitals check again for themselves."""
     try:
-        with home.log() as log:
-            evidence = Evidence(log.entries(), home.root())
-            proposed = evidence.only(PLAN_PROPOSED, f"plan {plan_hash}", plan_hash=plan_hash)
-            check_approvals(
-                f"plan {plan_hash}",
-                evidence.approvals("plan", plan_hash, after=proposed.index, before=log.size),
-                DEFAULT_POLICY.plan,
-                proposer=evidence.person(proposed, proposed.body["proposer"]),
-            )
+        roles = plan_policy(home, load_plan(home, plan_hash).task).plan
+        evidence = read_evidence(home)
+        proposed = evidence.only(PLAN_PROPOSED, f"plan {plan_hash}", plan_hash=plan_hash)
+        check_approvals(
+            f"plan {plan_hash}",
+            evidence.approvals("plan", plan_hash, after=proposed.index, before=evidence.size),
+            roles,
+            proposer=evidence.proposer(proposed, "plan", plan_hash, PLAN_PROPOSERS),
+        )
     except AuditError as error:
         raise ApprovalError(f"{error}. Nothing was started.") from None
+
+
+def check_gates_set(home: ConsortiumHome, task: str) -> None:
+    """Raises ApprovalError when no gates are in force for a task.
+
+    Gates set after a run has started do not judge it, so its epsilon would be spent on a version that is never
+    released.
+    """
+    try:
+        evidence = read_evidence(home)
+        gates_in_force(evidence, task, before=evidence.size)
+    except AuditError as error:
+        raise ApprovalError(
+            f"{error}: a release manager sets them with `zegel release gates`. Nothing was started."
+        ) from None
 
 
 def check_announced(home: ConsortiumHome, sites: Sequence[str]) -> None:
@@ -92,6 +124,7 @@ def start_run(home: ConsortiumHome, plan_hash: str, *, timeout_s: float) -> Star
     plan = load_plan(home, plan_hash)
     check_approved(home, plan_hash)
     check_announced(home, plan.sites)
+    check_gates_set(home, plan.task)
     sites = tuple(sorted({*plan.sites, *plan.evaluation_sites}))
     with open_session(home, timeout_s=timeout_s) as session:
         wait_for_sites(session, sites, timeout_s=timeout_s)
@@ -99,51 +132,127 @@ def start_run(home: ConsortiumHome, plan_hash: str, *, timeout_s: float) -> Star
         folder = home.run_folder(run_id)
         try:
             job = write_job(folder, run_id=run_id, plan_hash=plan_hash, sites=sites)
+            write_durably(folder / PLAN_FILE, plan_hash.encode())
             return Started(run_id, session.submit(job))
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)  # a run nobody has is not listed as one
             raise
 
 
-def watch(
-    home: ConsortiumHome, started: Started, *, tell: Callable[[dict[str, Any]], None], timeout_s: float
-) -> dict[str, Any]:
-    """Follow a run to its end, telling each step.
+def resume_run(home: ConsortiumHome, run_id: str, *, timeout_s: float) -> Started | None:
+    """Hand the rest of a run to the server as a new job, with the hospitals that are connected.
 
-    Returns: `result.json` of a finished run. Raises: RunAborted with the reason, FederationError when the job died or
-        does not end within `timeout_s`.
+    Waits up to `timeout_s` for server and enough hospitals. Returns: None when the run has ended or is being carried
+    out. Raises: PlanError, ApprovalError, FederationError.
     """
-    seen = 0
-    deadline = time.monotonic() + timeout_s
-    died: float | None = None
-    with open_session(home, timeout_s=timeout_s) as session:
-        while True:
-            for line in read_progress(home, started.run_id, seen):
-                seen += 1
-                tell(line)
-            result = read_result(home, started.run_id)
-            if result is not None:
-                break
-            died = _died(session, started, died)
-            if time.monotonic() > deadline:
-                raise FederationError(f"run {started.run_id} did not end within {timeout_s:g} s; it goes on")
-            time.sleep(POLL_S)
-    for line in read_progress(home, started.run_id, seen):
-        tell(line)
-    if result["status"] != "finished":
-        raise RunAborted(f"run {started.run_id} {result['status']}: {result['reason']}")
-    return result
-
-
-def _died(session: Session, started: Started, died: float | None) -> float | None:
-    """When NVFlare first said the job is over without a result; raises once that has lasted."""
-    status = session.status(started.job_id)
-    if not status.startswith("FINISHED"):
+    plan_hash = plan_of_run(home, run_id)
+    result = read_result(home, run_id)
+    if is_carried_out(home, run_id) or (result is not None and result["status"] in ENDED):
         return None
-    now = time.monotonic()
-    if died is not None and now - died > DEAD_JOB_GRACE_S:
-        raise FederationError(
-            f"the job of run {started.run_id} ended ({status}) before its last round; "
-            "the server's console.log says why. What was spent stays recorded at every hospital."
-        )
-    return now if died is None else died
+    plan = load_plan(home, plan_hash)
+    check_approved(home, plan_hash)
+    with open_session(home, timeout_s=timeout_s) as session:
+        there = wait_for_enough(session, plan.sites, plan.minimum_sites, timeout_s=timeout_s)
+        others = set(session.connected()) & set(plan.evaluation_sites)
+        folder = home.run_folder(run_id)
+        job = write_job(folder, run_id=run_id, plan_hash=plan_hash, sites=sorted({*there, *others}))
+        (folder / RESULT_FILE).unlink(missing_ok=True)
+        return Started(run_id, session.submit(job))
+
+
+def follow(
+    home: ConsortiumHome,
+    started: Started,
+    *,
+    tell: Callable[[dict[str, Any]], None],
+    timeout_s: float,
+    patience_s: float,
+) -> dict[str, Any]:
+    """Follow a run to its end, and go on with it as a new job whenever its job is lost.
+
+    Args:
+        patience_s: how long without a finished round, while jobs are lost, until this gives up; the run can still be
+            gone on with.
+    Returns: `result.json` of a finished run. Raises: RunAborted with the reason, FederationError when the run does not
+        go on or does not end within `timeout_s`.
+    """
+    deadline = time.monotonic() + timeout_s
+    watcher = _Watcher(home, started, tell)
+    moved = time.monotonic()
+    finished = _finished_rounds(home, started.run_id)
+    tries = 0
+    while True:
+        reason = watcher.watch(deadline)
+        if reason is None:
+            return watcher.result()
+        if (now := _finished_rounds(home, started.run_id)) > finished:
+            finished, moved, tries = now, time.monotonic(), 0
+        tries += 1
+        left = patience_s - (time.monotonic() - moved)
+        if left <= 0 or tries > MOST_TRIES:
+            raise FederationError(
+                f"run {started.run_id} does not go on: {reason}. It is kept after round {finished}; "
+                f"`zegel run resume {started.run_id}` goes on with it."
+            )
+        tell({"stage": "resuming", "round": finished, "reason": reason})
+        again = resume_run(home, started.run_id, timeout_s=left)
+        if again is not None:
+            watcher.job_id = again.job_id
+
+
+class _Watcher:
+    """Tells a run's steps and notices how its job ends. A server that does not answer may be restarting: it waits."""
+
+    def __init__(self, home: ConsortiumHome, started: Started, tell: Callable[[dict[str, Any]], None]) -> None:
+        self._home = home
+        self._run_id = started.run_id
+        self._tell = tell
+        self._seen = len(read_progress(home, started.run_id)) if is_carried_out(home, started.run_id) else 0
+        self.job_id = started.job_id
+
+    def watch(self, deadline: float) -> str | None:
+        """Follow the current job. Returns: None when the run has ended, else why its job was lost."""
+        began = lost = time.monotonic()
+        while True:
+            self._tell_new()
+            result = read_result(self._home, self._run_id)
+            if result is not None:
+                self._tell_new()
+                return None if result["status"] in ENDED else f"{result['status']}: {result['reason']}"
+            now = time.monotonic()
+            if now > deadline:
+                raise FederationError(f"run {self._run_id} did not end in time; it goes on")
+            if is_carried_out(self._home, self._run_id):
+                lost = now
+            elif now - max(lost, began) > DEAD_JOB_GRACE_S and (reason := self._job_over()) is not None:
+                return reason
+            time.sleep(POLL_S)
+
+    def result(self) -> dict[str, Any]:
+        """How the run ended; raises RunAborted unless it finished."""
+        result = read_result(self._home, self._run_id)
+        if result is None or result["status"] != "finished":
+            status, reason = ("lost", "no result") if result is None else (result["status"], result["reason"])
+            raise RunAborted(f"run {self._run_id} {status}: {reason}")
+        return result
+
+    def _tell_new(self) -> None:
+        for line in read_progress(self._home, self._run_id, self._seen):
+            self._seen += 1
+            self._tell(line)
+
+    def _job_over(self) -> str | None:
+        """Why no process carries the run out and none will; None while the server is still starting the job."""
+        try:
+            with open_session(self._home, timeout_s=SERVER_ANSWER_S) as session:
+                status = session.status(self.job_id)
+        except FederationError as error:
+            return f"the server is gone ({error})"
+        except Exception as error:  # noqa: BLE001  a restarted server does not know the job, in NVFlare's own words
+            return f"the server does not know the job any more ({type(error).__name__})"
+        return f"the job ended ({status})" if status.startswith("FINISHED") else None
+
+
+def _finished_rounds(home: ConsortiumHome, run_id: str) -> int:
+    state = read_state(home, run_id)
+    return 0 if state is None else state.finished

@@ -1,4 +1,4 @@
-"""`zegel consortium`: found it, approve certificates, log manifests, run its server."""
+"""`zegel consortium`: found it, approve and revoke certificates, log manifests, run its server."""
 
 from __future__ import annotations
 
@@ -14,12 +14,18 @@ from admin_api.commands.options import (
     AsJson,
     Home,
     PassphraseFile,
+    PersonFolder,
+    PersonPassphrase,
+    Reason,
     Yes,
     answer,
     open_home,
+    open_signer,
     passphrase,
     told,
 )
+
+Holder = Annotated[str, typer.Argument(help="The person's or hospital's name, as on the certificate.")]
 
 consortium_app = typer.Typer(no_args_is_help=True, help="Found the consortium, approve certificates, run its server.")
 
@@ -140,6 +146,85 @@ def consortium_manifest(
          f"{said['period_last']}; logged."],
         as_json,
     )  # fmt: skip
+
+
+@consortium_app.command("suspend")
+def consortium_suspend(
+    name: Holder,
+    signer: PersonFolder,
+    reason: Reason = "",
+    passphrase_file: PersonPassphrase = None,
+    home: Home = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Suspend a person's or hospital's certificates until further notice. A consortium admin signs.
+
+    Nothing they sign counts from here on; what the log holds already stays good.
+    """
+    _change(name, "suspended", signer, reason, passphrase_file, home, as_json)
+
+
+@consortium_app.command("reinstate")
+def consortium_reinstate(
+    name: Holder,
+    signer: PersonFolder,
+    reason: Reason = "",
+    passphrase_file: PersonPassphrase = None,
+    home: Home = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Take a suspension back. A consortium admin signs."""
+    _change(name, "reinstated", signer, reason, passphrase_file, home, as_json)
+
+
+@consortium_app.command("revoke")
+def consortium_revoke(
+    name: Holder,
+    signer: PersonFolder,
+    reason: Reason = "",
+    passphrase_file: PersonPassphrase = None,
+    home: Home = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Revoke a person's or hospital's certificates for ever. A consortium admin signs.
+
+    Nothing they sign counts from here on; what the log holds already stays good. They need a new key and certificate,
+    under another name, to come back.
+    """
+    _change(name, "revoked", signer, reason, passphrase_file, home, as_json)
+
+
+def _change(
+    name: str, status: str, signer: Path, reason: str, passphrase_file: Path | None, home: Path, as_json: bool
+) -> None:
+    from admin_api.revoking import change_status
+
+    with told():
+        consortium = open_home(home)
+        admin = open_signer(consortium, signer, passphrase_file)
+        changed = change_status(consortium, name, status=status, reason=reason, admin=admin)
+    answer(
+        {"name": name, "status": status, "certificates": list(changed)},
+        [f"{name} is {status}; the log keeps it. Certificates: {', '.join(changed)}"],
+        as_json,
+    )
+
+
+@consortium_app.command("revocations")
+def consortium_revocations(
+    out: Annotated[Path, typer.Option(help="Where to write the signed list.")],
+    home: Home = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Write the list of suspended and revoked certificates, signed by the log, for those who have no log."""
+    from admin_api.revoking import current_revocations, signed_revocations
+    from audit.durable_file import write_durably
+
+    with told():
+        consortium = open_home(home)
+        changes = len(current_revocations(consortium).changes)
+        write_durably(out, signed_revocations(consortium))
+    answer({"changes": changes, "out": str(out)}, [f"Wrote {changes} changes to {out}, signed by the log."], as_json)
 
 
 @consortium_app.command("start")

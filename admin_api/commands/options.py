@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +32,9 @@ PassphraseFile = Annotated[
     typer.Option(help="File whose first line is the root key's passphrase; else ZEGEL_ROOT_PASSPHRASE, else a prompt."),
 ]
 PersonFolder = Annotated[Path, typer.Option("--as", help="Folder with the signing person's key and certificate.")]
+OptionalPersonFolder = Annotated[
+    Path | None, typer.Option("--as", help="Folder with the signing person's key and certificate.")
+]
 PersonPassphrase = Annotated[
     Path | None,
     typer.Option(help="File with the person's passphrase; else ZEGEL_PERSON_PASSPHRASE, else a prompt."),
@@ -101,19 +104,27 @@ def open_home(path: Path) -> ConsortiumHome:
 def open_signer(home: ConsortiumHome, folder: Path, file: Path | None) -> Person:
     """The person whose key is in `folder`, asking for its passphrase. Raises ApprovalError, AdminError."""
     from admin_api.people import open_person
+    from admin_api.revoking import current_revocations
 
     secret = passphrase(file, PERSON_VARIABLE, f"Passphrase of the key in {folder}")
-    return open_person(folder, passphrase=secret, root=home.root(), now=home.clock())
+    revocations = current_revocations(home)
+    return open_person(folder, passphrase=secret, root=home.root(), now=home.clock(), revocations=revocations)
 
 
 def decide(
     home: ConsortiumHome, kind: str, name: str, digest: str, *,
     signer: Path, reason: str, refuse: bool, file: Path | None, as_json: bool,
+    first: Callable[[Person], None] | None = None,
 ) -> None:  # fmt: skip
-    """Sign and log a person's decision about a plan or a release, and say so. `name` is how people call it."""
+    """Sign and log a person's decision about a plan or a release, and say so. `name` is how people call it.
+
+    `first` is what the person signs besides an approval, before it is logged.
+    """
     from admin_api.planning import decide as decide_about
 
     person = open_signer(home, signer, file)
+    if first is not None and not refuse:
+        first(person)
     decide_about(home, kind, digest, person, approve=not refuse, reason=reason)
     verb = "refused" if refuse else "approved"
     answer(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +39,9 @@ def plan_propose(
         list[str] | None, typer.Option("--evaluate", help="A further hospital that evaluates only.")
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="Optimiser steps; the recipe's if not given.", min=1)] = None,
-    features: Annotated[int, typer.Option(help="Columns of the hashed text encoder, a power of two.")] = 4096,
+    features: Annotated[
+        int | None, typer.Option(help="Columns of the hashed text encoder, a power of two; the recipe's if not given.")
+    ] = None,
     colluders: Annotated[int, typer.Option(help="Hospitals that may work with the server.", min=1)] = 1,
     dropouts: Annotated[int, typer.Option(help="Hospitals that may drop out of a round.", min=0)] = 0,
     nominal_patients: Annotated[
@@ -47,6 +51,25 @@ def plan_propose(
     sampling_prob: Annotated[
         float, typer.Option(help="Chance of each patient to take part in a step.", min=1e-4, max=1.0)
     ] = 1.0,
+    estimator: Annotated[
+        str, typer.Option(help="dp-sgd: gradient steps. ridge: closed form, for hospitals that meet once.")
+    ] = "dp-sgd",
+    noise: Annotated[
+        str, typer.Option(help="distributed: shares under secure aggregation. local: each hospital adds all of it.")
+    ] = "distributed",
+    local_steps: Annotated[
+        int | None, typer.Option(help="Steps between two secure sums, under local noise.", min=1)
+    ] = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(help="JSON of another text encoder, as `zegel site encoder add --json` gives it under config."),
+    ] = None,
+    lora: Annotated[
+        Path | None, typer.Option(help="JSON of adapters to fine-tune the encoder with; see docs/federation.md.")
+    ] = None,
+    predecessor: Annotated[
+        str | None, typer.Option(help="A version to compare with on the same admissions, sha256:...")
+    ] = None,
     metrics_epsilon: Annotated[float, typer.Option(help="Privacy loss per validation patient of one report.")] = 4.0,
     passphrase_file: PersonPassphrase = None,
     home: Home = HERE,
@@ -54,7 +77,8 @@ def plan_propose(
 ) -> None:
     """Build a plan, calibrate its noise, and put it up for approval. A consortium admin signs."""
     from admin_api.planning import propose, published_patients
-    from jobs.proposal import Wish, make_plan, read_labels
+    from jobs.proposal import Wish, make_plan, read_labels, read_settings
+    from jobs.records import plan_of_version
 
     with told():
         consortium = open_home(home)
@@ -76,6 +100,12 @@ def plan_propose(
                 colluders=colluders,
                 dropouts=dropouts,
                 metrics_epsilon=metrics_epsilon,
+                estimator=estimator,
+                noise_mode=noise,
+                local_steps=local_steps,
+                encoder=None if encoder is None else read_settings(encoder),
+                lora=None if lora is None else read_settings(lora),
+                predecessor=None if predecessor is None else (plan_of_version(consortium, predecessor), predecessor),
             ),
             cache_dir=consortium.path / "cache",
         )
@@ -103,8 +133,43 @@ def plan_show(
 
     with told():
         consortium = open_home(home)
-        value, lines = describe(load_plan(consortium, plan_hash), cache_dir=consortium.path / "cache")
+        plan = load_plan(consortium, plan_hash)
+        with _watched(quiet=as_json) as progress:
+            value, lines = describe(plan, cache_dir=consortium.path / "cache", progress=progress)
     answer(value, lines, as_json)
+
+
+@plan_app.command("forecast")
+def plan_forecast(
+    plan_file: Annotated[Path, typer.Argument(metavar="PLAN.json", help="The plan's bytes, as they were hashed.")],
+    cache_dir: Annotated[Path | None, typer.Option(help="Folder that keeps answers, for the next time.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read a plan from its file, with what it costs a patient and against whom; no consortium's folder is needed.
+
+    For a hospital's privacy officer, who was sent the plan, and for anybody who opens a dossier. The numbers are
+    computed here; nothing the plan says about its own epsilon is believed.
+    """
+    from admin_api.planning import describe
+    from jobs.plan import Plan
+
+    with told():
+        plan = Plan.from_bytes(plan_file.read_bytes())
+        with _watched(quiet=as_json) as progress:
+            value, lines = describe(plan, cache_dir=cache_dir, progress=progress)
+    answer(value, lines, as_json)
+
+
+@contextmanager
+def _watched(*, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Tells on standard error, if that is a terminal, what is being computed."""
+    if quiet:
+        yield lambda doing: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("computing") as status:
+        yield status.update
 
 
 @plan_app.command("list")

@@ -3,41 +3,94 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from admin_api.commands.options import HERE, AsJson, Home, answer, open_home, told
 
+if TYPE_CHECKING:
+    from admin_api.running import Started
+    from jobs.home import ConsortiumHome
+
 run_app = typer.Typer(no_args_is_help=True, help="Carry out an approved plan and watch it.")
+
+
+Wait = Annotated[int, typer.Option(help="Seconds to wait for server and hospitals to be connected.", min=1)]
+Timeout = Annotated[int, typer.Option(help="Seconds after which to stop watching; the run goes on.", min=1)]
+Patience = Annotated[
+    int,
+    typer.Option(
+        help="When a job is lost (a process or machine died), seconds without a finished round until this gives up "
+        "going on; `zegel run resume` can go on later.",
+        min=1,
+    ),
+]
 
 
 @run_app.command("start")
 def run_start(
     plan_hash: Annotated[str, typer.Argument(help="An approved plan.")],
-    wait: Annotated[int, typer.Option(help="Seconds to wait for server and hospitals to be connected.", min=1)] = 60,
-    timeout: Annotated[int, typer.Option(help="Seconds after which to stop watching; the run goes on.", min=1)] = 86400,
+    wait: Wait = 60,
+    timeout: Timeout = 86400,
+    patience: Patience = 600,
     home: Home = HERE,
     as_json: AsJson = False,
 ) -> None:
     """Carry out an approved plan and watch it to its end. With --json one JSON object per step.
 
-    Ctrl-C stops watching, not the run; `zegel run status` shows it again.
+    When a process or machine dies, the run goes on as a new job from its last finished round, with the hospitals that
+    are there. Ctrl-C stops watching, not the run; `zegel run status` shows it again.
     """
-    from admin_api.running import start_run, watch
+    from admin_api.running import start_run
     from jobs.records import load_plan
 
     with told():
         consortium = open_home(home)
         plan = load_plan(consortium, plan_hash)
         started = start_run(consortium, plan_hash, timeout_s=wait)
-
-        def tell(step: dict[str, Any]) -> None:
-            typer.echo(json.dumps({"run_id": started.run_id, **step}) if as_json else _step_line(step))
-
         if not as_json:
             typer.echo(f"Run {started.run_id} of plan {plan.name}.")
-        result = watch(consortium, started, tell=tell, timeout_s=timeout)
+        _follow(consortium, started, timeout, patience, as_json)
+
+
+@run_app.command("resume")
+def run_resume(
+    run_id: Annotated[str, typer.Argument(help="run-..., see `zegel run list`.")],
+    wait: Wait = 60,
+    timeout: Timeout = 86400,
+    patience: Patience = 600,
+    home: Home = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a run that was cut off, from its last finished round, and watch it to its end.
+
+    A round that hospitals may have answered already is not asked for again: it is logged as lost, and what it cost
+    stays spent. A run that is being carried out is only watched.
+    """
+    from admin_api.running import Started, resume_run
+    from jobs.records import read_result
+
+    with told():
+        consortium = open_home(home)
+        started = resume_run(consortium, run_id, timeout_s=wait)
+        if started is None:
+            result = read_result(consortium, run_id)
+            if not as_json:
+                typer.echo(
+                    f"Run {run_id} is being carried out." if result is None else f"Run {run_id} has {result['status']}."
+                )
+            started = Started(run_id, "")
+        _follow(consortium, started, timeout, patience, as_json)
+
+
+def _follow(home: ConsortiumHome, started: Started, timeout: int, patience: int, as_json: bool) -> None:
+    from admin_api.running import follow
+
+    def tell(step: dict[str, Any]) -> None:
+        typer.echo(json.dumps({"run_id": started.run_id, **step}) if as_json else _step_line(step))
+
+    result = follow(home, started, tell=tell, timeout_s=timeout, patience_s=patience)
     answer(
         {"run_id": started.run_id, **result},
         [f"Finished after {result['rounds']} rounds: version {result['version']}."],
@@ -45,7 +98,33 @@ def run_start(
     )
 
 
+@run_app.command("list")
+def run_list(home: Home = HERE, as_json: AsJson = False) -> None:
+    """All runs that were started here, newest last, and where each stands."""
+    from jobs.records import is_carried_out, read_result, read_state
+
+    with told():
+        consortium = open_home(home)
+        rows = []
+        for run_id in sorted(folder.name for folder in (consortium.path / "runs").glob("run-*") if folder.is_dir()):
+            result, state = read_result(consortium, run_id), read_state(consortium, run_id)
+            running = "running" if is_carried_out(consortium, run_id) else "stopped; can be resumed"
+            rows.append(
+                {
+                    "run_id": run_id,
+                    "finished_rounds": 0 if state is None else state.finished,
+                    "status": running if result is None else result["status"],
+                }
+            )
+    lines = [f"{row['run_id']}  {row['finished_rounds']:>4} rounds  {row['status']}" for row in rows]
+    answer({"runs": rows}, lines or ["No run was started yet."], as_json)
+
+
 def _step_line(step: dict[str, Any]) -> str:
+    if step["stage"] == "resuming":
+        return f"going on after round {step['round']}: {step['reason']}"
+    if step["stage"] == "aborted":
+        return f"round {step['round']:>3} lost: too few hospitals; what it cost stays spent"
     if step["stage"] == "training" and step["round"]:
         return (
             f"round {step['round']:>3} of {step['rounds']}   {len(step['participants'])} hospitals   "

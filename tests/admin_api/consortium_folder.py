@@ -21,10 +21,12 @@ from typer.testing import CliRunner, Result
 
 from admin_api.cli import app
 from admin_api.founding import found
+from admin_api.gate_setting import set_gates
 from admin_api.onboarding import approve, log_manifest, read_request, request_person
 from admin_api.people import Person, open_person
 from admin_api.planning import decide, propose
 from audit.canonical import digest_of, format_time
+from audit.release import DEFAULT_POLICY
 from audit.statement import DATA_MANIFEST, sign_statement
 from jobs.home import ConsortiumHome
 from jobs.plan import Plan
@@ -36,13 +38,16 @@ from site_packages.home import SiteHome
 from site_packages.installing import install, request_site
 from site_packages.limits import TRAINING, VALIDATION, Limits
 from site_packages.local_work import LocalWork
+from site_packages.outbox import InMemoryOutbox
 from site_packages.participant import Participant
+from site_packages.witnessing import HospitalWitness
 from tests.jobs.small_federation import letters, seeded, small_plan
 
 NAME = "Delta"
 PASSPHRASE = "correct horse"  # noqa: S105  of a test's keys
 TRAINERS = ("amstel", "berkel", "dommel")
 EVALUATOR = "geul"
+GATES = ("epsilon<=100", "hit@1@every-site>=-5")
 RUN = "run-20261122T050000Z-00000a"
 PEOPLE = {
     "admin": ("Ada Beheer", "bureau", "consortium_admin"),
@@ -148,6 +153,17 @@ def participant(site: SiteHome) -> Participant:
         limits=Limits(),
         ledger=ledger,
         memory=InMemoryRoundMemory(),
+        outbox=InMemoryOutbox(),
+        witness=HospitalWitness(
+            site.path / "witness",
+            site=name,
+            organisation=name,
+            consortium=NAME,
+            key=site.signing_key(),
+            certificate=site.certificate(),
+            root=site.root(),
+            clock=now,
+        ),
         manifest=lambda: name.encode(),
         load_work=lambda plan: LocalWork(plan, letters(name, 12), letters(f"{name} test", 6)),
         known_codes=None,
@@ -177,6 +193,14 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def agree_on_gates(home: ConsortiumHome, people: Path, *gates: str) -> None:
+    """A release manager sets gates, by default ones that noise on a handful of letters does not fail."""
+    manager = opened(home, people / "manager")
+    set_gates(
+        home, task="icd_coding", gates=gates or GATES, policy=DEFAULT_POLICY, reason="agreed in advance", person=manager
+    )
+
+
 def run_plan(home: ConsortiumHome, plan: Plan, people: Path, sites: Path, *, run_id: str = RUN) -> str:
     """Enrol everybody, propose, approve and carry out a plan; returns its hash."""
     for who in PEOPLE:
@@ -186,6 +210,7 @@ def run_plan(home: ConsortiumHome, plan: Plan, people: Path, sites: Path, *, run
         path = sites / f"{name}.statement.json"
         path.write_text(json.dumps(data_statement(site, manifest=digest_of(name.encode()))), encoding="utf-8")
         log_manifest(home, path)
+    agree_on_gates(home, people)
     plan_hash = propose(home, plan, opened(home, people / "admin"))
     decide(home, "plan", plan_hash, opened(home, people / "officer"), approve=True, reason="fits")
     transport = InMemoryTransport({name: participant(site).handle for name, site in hospitals.items()})

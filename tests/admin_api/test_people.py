@@ -81,7 +81,6 @@ def test_an_officer_does_not_propose_a_release(after_run: AfterRun) -> None:
             home,
             run_id=RUN,
             release="2027.1",
-            gates=["epsilon<=100"],
             proposer=opened(home, after_run.people / "officer"),
         )
     assert snapshot(home.path) == before

@@ -10,28 +10,40 @@ from pathlib import Path
 import pytest
 
 from admin_api.errors import AdminError, ApprovalError, ReleaseRefused
+from admin_api.gate_setting import parse_gate, set_gates
 from admin_api.planning import decide, decisions, propose, two_digits
-from admin_api.releasing import certify, load_statement, parse_gate, propose_release
+from admin_api.releasing import certify, load_statement, propose_release
 from admin_api.running import check_approved, start_run
 from audit.archive import unpack
-from audit.entry import RELEASE_CERTIFIED, RELEASE_PROPOSED
+from audit.entry import GATES_SET, RELEASE_CERTIFIED, RELEASE_PROPOSED, Entry
 from audit.errors import AuditError, DossierError
-from audit.release import AT_LEAST, AT_MOST, ReleaseStatement
+from audit.gates import AT_LEAST, AT_MOST, GateRule
+from audit.release import DEFAULT_POLICY, GateSet, Policy, ReleaseStatement
+from audit.statement import sign_statement
 from audit.verify import verify_dossier
 from jobs.errors import FederationError, PlanError
 from jobs.federation import session
 from jobs.home import ConsortiumHome
 from tests.admin_api.conftest import AfterRun
-from tests.admin_api.consortium_folder import RUN, TRAINERS, copied, opened, plan_of, refused, snapshot, zegel
+from tests.admin_api.consortium_folder import (
+    RUN,
+    TRAINERS,
+    agree_on_gates,
+    copied,
+    opened,
+    plan_of,
+    refused,
+    snapshot,
+    zegel,
+)
 
-GATES = ("epsilon<=100", "hit@1@every-site>=-5")
 RELEASE = "2027.1"
 UNKNOWN = "sha256:" + "0" * 64
 
 
 def candidate(after: AfterRun, *, proposer: str = "admin", release: str = RELEASE) -> ReleaseStatement:
     return propose_release(
-        after.home, run_id=RUN, release=release, gates=GATES, proposer=opened(after.home, after.people / proposer)
+        after.home, run_id=RUN, release=release, proposer=opened(after.home, after.people / proposer)
     )
 
 
@@ -39,6 +51,25 @@ def vote(after: AfterRun, who: str, *, approve: bool = True, release: str = RELE
     digest = load_statement(after.home, release).digest
     person = opened(after.home, after.people / who)
     decide(after.home, "release", digest, person, approve=approve, reason="because of the gates")
+
+
+def judged_by(ran: AfterRun, folder: Path, *gates: str) -> AfterRun:
+    """The same run in a log in which other gates were set before it."""
+    home = copied(ran.home.path, folder / "consortium")
+    manager = opened(home, ran.people / "manager")
+    with home.log() as log:
+        entries = [entry for _, entry in log.entries()]
+    for path in (*home.path.glob("log.db*"), home.path / "log.checkpoint"):
+        path.unlink()
+    position = next(index for index, entry in enumerate(entries) if entry.kind == GATES_SET)
+    chosen = GateSet("icd_coding", tuple(map(parse_gate, gates)), DEFAULT_POLICY, "")
+    statement = {**entries[position].signed("gates").statement, **chosen.to_json()}
+    signed = sign_statement(statement, manager.key, manager.certificate)
+    entries[position] = Entry(GATES_SET, entries[position].time, {"gates": signed.to_json()})
+    with home.log() as log:
+        log.append(entries)
+    home.sign_checkpoint()
+    return AfterRun(home, ran.people, ran.sites, ran.plan_hash)
 
 
 def certified(home: ConsortiumHome) -> int:
@@ -125,11 +156,11 @@ def test_two_digits(number: int, rounded: int) -> None:
         ("epsilon<=8", ("epsilon", AT_MOST, 8.0)),
         (" hit@1@every-site >= 0.4 ", ("hit@1@every-site", AT_LEAST, 0.4)),
         ("coverage@amstel>=1e-2", ("coverage@amstel", AT_LEAST, 0.01)),
-        ("x<=-1", ("x", AT_MOST, -1.0)),
+        ("gap:hit@1<=-1", ("gap:hit@1", AT_MOST, -1.0)),
     ],
 )
 def test_gates_are_read(text: str, parsed: tuple[str, str, float]) -> None:
-    assert parse_gate(text) == parsed
+    assert parse_gate(text) == GateRule(*parsed)
 
 
 @pytest.mark.parametrize(
@@ -144,33 +175,78 @@ def test_what_is_no_gate_is_told(text: str) -> None:
 @pytest.mark.parametrize(
     ("gates", "message"),
     [
-        ([], "a release needs at least one gate"),
-        (["epsilon<=0.001"], "gate epsilon failed: expected at_most 0.001"),
-        (["hit@1@every-site>=7"], "gate hit@1@every-site failed"),
-        (["hit@1@nowhere>=0"], "nowhere reported no hit@1"),
-        (["beauty@every-site>=0"], "reported no beauty"),
-        (["beauty>=0"], "gate beauty: not a metric hospitals report"),
-        (["epsilon<=1e999"], "number"),
-        (["epsilon<=90", "epsilon<=91"], "a gate is listed twice"),
+        ((), "a release needs at least one gate"),
+        (("hit@1@nowhere>=0",), "'nowhere' is no hospital of this consortium"),
+        (("hit@1>=0.4",), "write hit@1@every-site for the worst of all"),
+        (("beauty>=0",), "'beauty': not a metric hospitals report"),
+        (("epsilon>=9",), "expected comparison at_most"),
+        (("epsilon<=1e999",), "number"),
+        (("epsilon<=90", "epsilon<=91"), "a gate is listed twice"),
     ],
 )
-def test_a_gate_that_does_not_hold_stops_the_proposal(after_run: AfterRun, gates: list[str], message: str) -> None:
+def test_gates_that_could_never_be_measured_are_not_set(
+    after_run: AfterRun, gates: tuple[str, ...], message: str
+) -> None:
     before = snapshot(after_run.home.path)
+    manager = opened(after_run.home, after_run.people / "manager")
     with pytest.raises(ReleaseRefused, match=message):
-        propose_release(
-            after_run.home,
-            run_id=RUN,
-            release=RELEASE,
-            gates=gates,
-            proposer=opened(after_run.home, after_run.people / "admin"),
-        )
+        set_gates(after_run.home, task="icd_coding", gates=gates, policy=DEFAULT_POLICY, reason="", person=manager)
     assert snapshot(after_run.home.path) == before
+
+
+def test_only_a_release_manager_sets_gates(after_run: AfterRun) -> None:
+    for who in ("admin", "officer"):
+        with pytest.raises(ApprovalError, match="it needs the role release_manager"):
+            set_gates(
+                after_run.home,
+                task="icd_coding",
+                gates=["epsilon<=8"],
+                policy=DEFAULT_POLICY,
+                reason="",
+                person=opened(after_run.home, after_run.people / who),
+            )
+
+
+def test_a_policy_below_the_least_is_not_set(after_run: AfterRun) -> None:
+    with pytest.raises(ReleaseRefused, match="expected approvers of at least 2 organisations, got 1"):
+        set_gates(
+            after_run.home,
+            task="icd_coding",
+            gates=["epsilon<=8"],
+            policy=Policy(),
+            reason="",
+            person=opened(after_run.home, after_run.people / "manager"),
+        )
+
+
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        ("epsilon<=0.001", "gate epsilon failed: expected at_most 0.001"),
+        ("hit@1@every-site>=7", "gate hit@1@every-site failed"),
+        ("beauty@every-site>=0", "reported no beauty; it reported admissions, "),
+        ("empirical-audit<=90", "no empirical privacy audit is logged"),
+        ("witnesses>=1", "gate witnesses failed"),
+    ],
+)
+def test_a_gate_that_does_not_hold_stops_the_proposal(ran: AfterRun, gate: str, message: str, tmp_path: Path) -> None:
+    after = judged_by(ran, tmp_path, gate)
+    before = snapshot(after.home.path)
+    with pytest.raises(ReleaseRefused, match=message):
+        candidate(after)
+    assert snapshot(after.home.path) == before
+
+
+def test_gates_set_after_the_run_do_not_judge_it(after_run: AfterRun) -> None:
+    agree_on_gates(after_run.home, after_run.people, "hit@1@every-site>=7")
+    assert {gate.name for gate in candidate(after_run).gates} == {"epsilon", "hit@1@every-site"}
+    assert "hit@1@every-site >= 7" in zegel("release", "gates", "--home", after_run.home.path).stdout
 
 
 def test_a_release_is_of_a_finished_run_and_has_its_own_name(after_run: AfterRun) -> None:
     home, admin = after_run.home, opened(after_run.home, after_run.people / "admin")
     with pytest.raises(ReleaseRefused, match="run run-none has not finished; `zegel run status run-none`"):
-        propose_release(home, run_id="run-none", release=RELEASE, gates=GATES, proposer=admin)
+        propose_release(home, run_id="run-none", release=RELEASE, proposer=admin)
     candidate(after_run)
     before = snapshot(home.path)
     with pytest.raises(ReleaseRefused, match=r"release '2027\.1' was proposed already; choose another name"):
@@ -313,11 +389,11 @@ def test_the_commands_lead_from_run_to_release(after_run: AfterRun, tmp_path: Pa
     home, people, out = after_run.home.path, after_run.people, tmp_path / "r.dossier"
     shown = zegel("plan", "show", after_run.plan_hash, "--home", home)
     assert shown.exit_code == 0, shown.output
-    assert "Privacy loss      epsilon" in shown.stdout
+    assert "Privacy loss      of a patient at a training hospital" in shown.stdout
     listed = zegel("plan", "list", "--home", home)
     assert "Pieter Privacy (privacy_officer): approve" in listed.stdout
     proposed = zegel(
-        *("release", "propose", RELEASE, "--run", RUN, "--gate", GATES[0], "--gate", GATES[1]),
+        *("release", "propose", RELEASE, "--run", RUN),
         *("--as", people / "admin", "--home", home),
     )
     assert proposed.exit_code == 0, proposed.output

@@ -1,0 +1,69 @@
+"""Writing to the log what people sign: judged against the log it is appended to, and nothing in between.
+
+The log is read, the entries are built and judged as the verifier will judge them (`audit.certification.admit`), and
+appended only if the log has not grown meanwhile. If it has, everything is done again on the new log, so two commands
+at once act one after the other: of two that certify, the second finds the first's entry and is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from admin_api.people import Person
+from audit.canonical import format_time
+from audit.certification import admit
+from audit.entry import Entry
+from audit.errors import LogConflictError
+from audit.evidence import Evidence
+from audit.statement import SignedStatement, sign_statement
+from jobs.home import ConsortiumHome
+
+ATTEMPTS = 10  # a run appends a few entries a minute; a reader is not overtaken ten times
+
+
+def read_evidence(home: ConsortiumHome) -> Evidence:
+    """The whole log as evidence. Raises AuditError when it does not hold together."""
+    with home.log() as log:
+        return Evidence(log.entries(), home.root())
+
+
+def record_judged(home: ConsortiumHome, build: Callable[[Evidence], Sequence[Entry]]) -> Sequence[Entry]:
+    """Append what `build` makes of the log, and sign the log.
+
+    `build` may be called again when somebody else appended first; it must not act on anything but its argument.
+    Returns: the entries appended; none when `build` makes none. Raises: what `build` raises, AuditError for entries
+        nobody would rely on, LogConflictError when others never stop appending; nothing was appended then.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        evidence = read_evidence(home)
+        entries = build(evidence)
+        if not entries:
+            break
+        admit(evidence, entries)
+        try:
+            with home.log() as log:
+                log.append(entries, expected_size=evidence.size)
+            break
+        except LogConflictError:
+            if attempt == ATTEMPTS:
+                raise
+    home.sign_checkpoint()
+    return entries
+
+
+def signed_by(home: ConsortiumHome, person: Person, statement_type: str, fields: Mapping[str, Any]) -> SignedStatement:
+    """A statement of this consortium, dated now, signed by a person."""
+    statement = {
+        "type": statement_type,
+        "consortium": home.config().name,
+        "time": format_time(home.clock()),
+        **fields,
+    }
+    return sign_statement(statement, person.key, person.certificate)
+
+
+def in_own_name(person: Person) -> dict[str, str]:
+    """The fields by which a person names themself in a statement."""
+    identity = person.identity
+    return {"name": identity.name, "organisation": identity.organisation, "role": identity.role}
