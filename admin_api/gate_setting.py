@@ -102,8 +102,9 @@ def log_audit(home: ConsortiumHome, path: Path, person: Person) -> dict[str, Any
     signed = signed_by(home, person, PRIVACY_AUDITED, fields)
 
     def build(_: Evidence) -> list[Entry]:
+        entry = Entry(PRIVACY_AUDIT_REPORTED, home.clock(), {"audit": signed.to_json()})
         home.artifacts().put(data)
-        return [Entry(PRIVACY_AUDIT_REPORTED, home.clock(), {"audit": signed.to_json()})]
+        return [entry]
 
     try:
         record_judged(home, build)

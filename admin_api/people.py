@@ -41,8 +41,8 @@ def open_person(
 ) -> Person:
     """Open a person's key.
 
-    Raises: ApprovalError on a wrong passphrase, a missing or an invalid certificate, or one that `revocations`, those in
-        force now, do not let count.
+    Raises: ApprovalError on a wrong passphrase, a missing or an invalid certificate, or one that `revocations`, those
+        in force now, do not let count.
     """
     try:
         certificate = load_certificate((folder / CERTIFICATE_FILE).read_bytes())

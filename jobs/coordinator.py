@@ -50,7 +50,7 @@ from jobs.icd_coding.training import Training
 from jobs.plan import Plan
 from jobs.run_state import RunState
 from jobs.signed_answers import MAX_METRICS_BYTES, SignedAnswers
-from jobs.terms import aggregation_terms, secagg_parameters
+from jobs.terms import PATIENTS_SLACK, aggregate_norm_bound, aggregation_terms, secagg_parameters
 from jobs.transport import Message, Transport
 from privacy.curve import epsilon_curve
 from privacy.secagg.errors import SecAggError
@@ -449,19 +449,25 @@ class Coordinator:
             self._exchange("unmask", self._secagg.unmask_requests(following), UnmaskAnswer, self._secagg.receive_answer)
             aggregate = self._secagg.finish()
         except SecAggError as error:
-            self._give_up(number, error, tuple(sorted(receipts)))
+            self._give_up(number, str(error), tuple(sorted(receipts)))
             return
         total = self._decode(number, aggregate)
         self._opened(number, total)
+        self._check_norm(number, aggregate)
         self._training.apply(number, total, hospitals=len(aggregate.survivors))
+        if aggregate.suspects:
+            _LOG.warning(
+                "run %s, round %d: shares do not fit, so some of these lie: %s",
+                self._run_id, number, ", ".join(aggregate.suspects),
+            )  # fmt: skip
         for problem in self._problems:
             _LOG.warning("run %s, round %d: %s", self._run_id, number, problem)
         self._finish_round(number, version_in, aggregate, receipts)
         self._report("training", number, aggregate.survivors, time.monotonic() - started)
 
-    def _give_up(self, number: int, error: SecAggError, participants: tuple[str, ...]) -> None:
+    def _give_up(self, number: int, reason: str, participants: tuple[str, ...]) -> None:
         """A round that did not come about. The run goes on while enough hospitals are there."""
-        reasons = "; ".join([str(error), *(str(problem) for problem in self._problems)])
+        reasons = "; ".join([reason, *(str(problem) for problem in self._problems)])
         _LOG.warning("run %s, round %d: %s", self._run_id, number, reasons)
         there = len(self._plan.sites) - len(self._missing)
         if number <= self._state.announced:
@@ -472,6 +478,31 @@ class Coordinator:
         raise RunInterrupted(
             f"round {number}: {there} of {len(self._plan.sites)} training hospitals are there, "
             f"the plan needs {self._plan.minimum_sites}: {reasons}"
+        )
+
+    def _check_norm(self, number: int, aggregate: Aggregate) -> None:
+        """A sum that honest hospitals do not make is not used, and somebody has to look before more is spent.
+
+        Raises: RunInterrupted, after the round was logged as aborted.
+        """
+        terms = aggregation_terms(self._plan, number)
+        whole = dequantise(aggregate.total, scale=terms.scale)  # with the coordinates that honest hospitals leave zero
+        norm = float(np.linalg.norm(whole))
+        bound = aggregate_norm_bound(self._plan, number, hospitals=len(aggregate.survivors))
+        if norm <= bound:
+            return
+        reason = (
+            f"the sum of {len(aggregate.survivors)} hospitals has L2 norm {norm:.6g}, honest ones make at most "
+            f"{bound:.6g}: one sent what its patients cannot make, or they hold more "
+            f"than {PATIENTS_SLACK:g} times the {self._plan.nominal_patients} patients that the plan counts with; the "
+            f"sum is not used, and the masks hide whose it is"
+        )
+        _LOG.error("run %s, round %d: %s", self._run_id, number, reason)
+        self._lose(number, reason, aggregate.survivors)
+        self._report("aborted", number, aggregate.survivors, 0.0)
+        raise RunInterrupted(
+            f"round {number}: {reason}. Ask the hospitals to check their software and data; then go on with "
+            f"`zegel run resume`, or propose a plan without the one that is at fault"
         )
 
     def _decode(self, number: int, aggregate: Aggregate) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -22,6 +22,7 @@ from jobs.icd_coding.ridge_recipe import MEAN_SHARE, recommended_features, recom
 from jobs.plan import DISTRIBUTED, DP_SGD, FEATURE_MEAN_PURPOSE, LOCAL, RIDGE, Plan
 from jobs.terms import check_terms, plan_model
 from privacy.accounting import accountant
+from privacy.answers import Progress, in_silence
 from privacy.calibration import calibrate_noise_multiplier
 from privacy.events import NEIGHBORING_RELATION, UNIT, FeatureMean
 
@@ -63,15 +64,29 @@ class Wish:
     label_system: str = "ICD-10 (WHO 2019), three characters"
 
 
-def make_plan(wish: Wish, *, cache_dir: Path | None = None) -> Plan:
+@dataclass(frozen=True)
+class _Answers:
+    """Where the accountant's answers are kept, and who is told while it computes."""
+
+    cache_dir: Path | None
+    progress: Progress
+
+
+def make_plan(wish: Wish, *, cache_dir: Path | None = None, progress: Progress = in_silence) -> Plan:
     """Build and check the plan for a wish; the noise is calibrated so that the whole run costs `epsilon`.
 
     Raises: PlanError, AccountingError, EncoderError: what the wish cannot have.
     """
     encoder = _encoder(wish)
-    way = _ridge(wish, cache_dir) if wish.estimator == RIDGE else _dp_sgd(wish, cache_dir)
+    answers = _Answers(cache_dir, progress)
+    way = _ridge(wish, answers) if wish.estimator == RIDGE else _dp_sgd(wish, answers)
     report_noise = calibrate_noise_multiplier(
-        epsilon=wish.metrics_epsilon, delta=wish.delta, rounds=1, sampling_prob=1.0, cache_dir=cache_dir
+        epsilon=wish.metrics_epsilon,
+        delta=wish.delta,
+        rounds=1,
+        sampling_prob=1.0,
+        cache_dir=cache_dir,
+        progress=progress,
     )
     plan = Plan(
         name=wish.name,
@@ -125,7 +140,7 @@ def _encoder(wish: Wish) -> TextEncoder:
     return HashedNgrams(features=DEFAULT_FEATURES)
 
 
-def _dp_sgd(wish: Wish, cache_dir: Path | None) -> dict[str, Any]:
+def _dp_sgd(wish: Wish, answers: _Answers) -> dict[str, Any]:
     """The plan's fields that follow from training by gradient steps."""
     recipe, local_steps = settings(wish), _local_steps(wish)
     model: dict[str, Any] = {"kind": "linear", "bias_scale": recipe.bias_scale}
@@ -138,7 +153,7 @@ def _dp_sgd(wish: Wish, cache_dir: Path | None) -> dict[str, Any]:
     steps, rate = rounds * local_steps, recipe.sampling_prob
     # The mean costs about what one step does.
     noise, mean_noise = _calibrate(
-        wish, cache_dir, steps, rate, mean_like=(steps + 1, 1 / rate) if recipe.centring else None
+        wish, answers, steps, rate, mean_like=(steps + 1, 1 / rate) if recipe.centring else None
     )
     return {
         "model": {"label_smoothing": recipe.label_smoothing, **model},
@@ -156,13 +171,13 @@ def _dp_sgd(wish: Wish, cache_dir: Path | None) -> dict[str, Any]:
     }
 
 
-def _ridge(wish: Wish, cache_dir: Path | None) -> dict[str, Any]:
+def _ridge(wish: Wish, answers: _Answers) -> dict[str, Any]:
     """The plan's fields that follow from one aggregation of sufficient statistics."""
     if wish.rounds not in (None, 1) or wish.local_steps not in (None, 1) or wish.sampling_prob != 1.0:
         raise PlanError("the ridge estimator takes all patients in one sum: leave rounds, local steps and rate out")
     chosen = recommended_ridge(wish.epsilon, nominal_patients=_signal_patients(wish), delta=wish.delta)
     mean_like = (1, MEAN_SHARE**-0.5) if chosen.centring else None
-    noise, mean_noise = _calibrate(wish, cache_dir, 1, 1.0, mean_like=mean_like)
+    noise, mean_noise = _calibrate(wish, answers, 1, 1.0, mean_like=mean_like)
     return {
         "model": {"kind": "linear", "bias_scale": chosen.bias_scale},
         "optimiser": {
@@ -219,7 +234,7 @@ def settings(wish: Wish) -> Hyperparameters:
 
 
 def _calibrate(
-    wish: Wish, cache_dir: Path | None, steps: int, sampling_prob: float, *, mean_like: tuple[int, float] | None
+    wish: Wish, answers: _Answers, steps: int, sampling_prob: float, *, mean_like: tuple[int, float] | None
 ) -> tuple[float, float | None]:
     """Noise multipliers of the steps and of the feature mean, if any, that together cost `wish.epsilon`.
 
@@ -236,7 +251,8 @@ def _calibrate(
             rounds=rounds,
             sampling_prob=sampling_prob,
             extra_events=extra_events,
-            cache_dir=cache_dir,
+            cache_dir=answers.cache_dir,
+            progress=answers.progress,
         )
 
     if mean_like is None:

@@ -5,6 +5,7 @@ Nothing here is negotiated or sent: each side derives it from the approved plan.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -25,8 +26,9 @@ from jobs.icd_coding.ridge_recipe import RidgeSettings
 from jobs.plan import LOCAL, RIDGE, Plan
 from privacy.events import Event, FeatureMean, LocalSteps, MetricRelease, StatisticsRelease
 from privacy.noise import MAX_SIGMA, MIN_SIGMA, share_sigma
+from privacy.secagg.aggregate_norm import most_sampled, noise_norm_bound, noisy_norm_bound, rounding_norm
 from privacy.secagg.errors import SecAggError
-from privacy.secagg.parameters import SecAggParameters
+from privacy.secagg.parameters import SecAggParameters, threshold_against
 from privacy.secagg.quantisation import check_no_wrap, rounded_l2_sensitivity
 
 Model: TypeAlias = LinearModel | LoraModel
@@ -34,6 +36,7 @@ Model: TypeAlias = LinearModel | LoraModel
 
 _WHOLE_SETTINGS = ("rounds", "averaged_rounds")
 _LARGEST_UNIT = 1 << 53  # integers up to here are exact as float64
+PATIENTS_SLACK = 2.0  # hospitals may hold this many times the plan's nominal patients before their sum seems too long
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 S = TypeVar("S", Hyperparameters, RidgeSettings)
@@ -130,6 +133,7 @@ def secagg_parameters(plan: Plan, run_id: str) -> SecAggParameters:
             dimension=max(_dimension(plan, plan.event(number)) for number in (1, plan.aggregations)),
             allowed_dropouts=plan.dropouts,
             ring_bits=cast(Literal[32, 64], plan.ring_bits),
+            shamir_threshold=threshold_against(plan.colluders, sites=len(plan.sites)),
         )
     except SecAggError as error:
         raise PlanError(str(error)) from None
@@ -205,6 +209,33 @@ def aggregation_terms(plan: Plan, number: int) -> AggregationTerms:
     return AggregationTerms(
         event, dimension, l2_clip, plan.scale, room, 0.0, step_bound=proof.bound, step_noise_std=noise_std
     )
+
+
+def aggregate_norm_bound(plan: Plan, number: int, *, hospitals: int) -> float:
+    """The L2 norm that the opened sum of so many honest hospitals does not exceed, but with probability 2^-62.
+
+    From public numbers alone: clip, noise, rate, and at most `PATIENTS_SLACK` times the plan's nominal patients, for
+    hospitals' own counts are private. The sum of a round of local steps is at most as long as the learning rate and
+    momentum can make it from gradients and noise of such lengths; later gradients depend on earlier noise, so there
+    the two lengths are added.
+
+    Returns: in the units of the decoded sum.
+    """
+    terms, event = aggregation_terms(plan, number), plan.event(number)
+    population = PATIENTS_SLACK * plan.nominal_patients
+    rounding = rounding_norm(dimension=terms.dimension, vectors=hospitals) / terms.scale
+    expected = event.sampling_prob * population
+    if not isinstance(event, LocalSteps):
+        signal = terms.l2_clip * most_sampled(expected, population=population) + rounding
+        noise_std = terms.noise_std / terms.scale * math.sqrt(hospitals)
+        return noisy_norm_bound(signal, dimension=terms.dimension, noise_std=noise_std)
+    recipe, steps = plan_recipe(plan), plan.local_steps
+    # How far one unit of a step's sum can move the iterate by the end of the round.
+    reach = recipe.learning_rate * sum(recipe.momentum**step for step in range(steps))
+    reach *= len(plan.sites) / (plan.expected_batch * terms.l2_clip)
+    signal = terms.l2_clip * most_sampled(steps * expected, population=steps * population) + steps * rounding
+    noise_std = terms.step_noise_std / terms.scale * math.sqrt(steps * hospitals)
+    return reach * (signal + noise_norm_bound(dimension=terms.dimension, noise_std=noise_std)) + rounding
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from nvflare.collab import collab
 from jobs.errors import SiteError, SiteRefused
 from jobs.federation.kit import SETTINGS_FILE
 from jobs.transport import Message
+from privacy.errors import PrivacyError
+from site_packages.errors import DataError
 from site_packages.home import SiteHome
 from site_packages.participant import Participant
 
@@ -49,6 +51,10 @@ class ParticipantComponent:
         except SiteError as error:
             _LOG.warning("could not carry out %s: %s", method, error)
             return {"error": {"code": error.code, "detail": error.detail}}
+        except (DataError, PrivacyError) as error:
+            # The hospital's own files are not in order; their texts name paths, so they stay here.
+            _LOG.error("could not carry out %s: %s", method, error)
+            return {"error": {"code": "data", "detail": "the hospital is not ready; its own log says why"}}
         except Exception:  # noqa: BLE001  the trace must stay here; see the module's docstring
             _LOG.exception("internal error in %s", method)
             return {

@@ -50,7 +50,15 @@ from jobs.terms import (
     secagg_parameters,
 )
 from jobs.transport import Message
-from privacy.errors import BudgetExceeded, BudgetMissing, LedgerRolledBack, NotReserved, PrivacyError
+from privacy.errors import (
+    BudgetExceeded,
+    BudgetMissing,
+    LedgerBusy,
+    LedgerCorrupt,
+    LedgerRolledBack,
+    NotReserved,
+    PrivacyError,
+)
 from privacy.events import LocalSteps
 from privacy.ledger import Ledger
 from privacy.noise import discrete_gaussian
@@ -170,6 +178,11 @@ class Participant:
             raise self._refusal(error, str(message.get("plan_hash"))) from error
         except SecAggError as error:
             raise SiteError(self._site, "protocol", str(error)) from error
+        except (LedgerBusy, LedgerCorrupt) as error:
+            # Their texts name files; they are for the hospital's own log.
+            _LOG.error("%s: %s", method, error)
+            busy = "another process holds the ledger" if isinstance(error, LedgerBusy) else "the ledger cannot be used"
+            raise SiteError(self._site, "ledger", f"{busy}; the hospital's own log says why") from error
         except PrivacyError as error:
             raise SiteError(self._site, "ledger", str(error)) from error
         except (DataError, CodingError) as error:

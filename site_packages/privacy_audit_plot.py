@@ -50,7 +50,7 @@ def plot(report: AuditReport) -> str:
         body.append(_text(16, y, row.configuration.name))
         failed = [check.name for check in row.checks if not check.passed]
         if failed:
-            body.append(_text(16, y + 14, "fails: " + ", ".join(failed), "soft bad"))
+            body.append(_text(16, y + 16, "fails: " + ", ".join(failed), "soft bad"))
     return "\n".join([*body, "</svg>", ""])
 
 

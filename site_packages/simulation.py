@@ -130,6 +130,7 @@ class Simulation:
         budget: (epsilon, delta) each hospital's officer sets for both cohorts.
         random_bytes: of every hospital; seeded in tests, `os.urandom` otherwise.
         wrap: put around the transport, so that a test may drop or alter messages.
+        models: installed encoders, the same for every hospital.
         announced: manifests the coordinator takes as logged; None: it does not ask.
         opened: shown the number and the sum of every aggregation.
         entries: what was recorded, in order.
@@ -146,6 +147,7 @@ class Simulation:
     wrap: Callable[[Transport], Transport] = lambda transport: transport
     progress: Callable[[Progress], None] = lambda _: None
     announced: Mapping[str, frozenset[str]] | None = None
+    models: Path | None = None
     opened: Callable[[int, FloatVector], None] = lambda number, total: None
     run_id: str = "run-20260101T000000Z-000000"
     states: list[RunState] = field(default_factory=list)
@@ -220,8 +222,13 @@ class Simulation:
             memory=InMemoryRoundMemory(),
             outbox=InMemoryOutbox(),
             manifest=lambda: digest_of(site.encode()).encode(),
-            load_work=lambda plan: LocalWork(plan, records.training, records.test),
+            load_work=lambda plan: LocalWork(plan, records.training, records.test, models=self.models),
             known_codes=None,
+            installed_encoders=frozenset() if self.models is None else _installed(self.models),
             random_bytes=self.random_bytes,
             clock=self.clock,
         )
+
+
+def _installed(models: Path) -> frozenset[str]:
+    return frozenset(f"sha256:{folder.name}" for folder in models.iterdir() if len(folder.name) == 64)

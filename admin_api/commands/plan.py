@@ -84,31 +84,35 @@ def plan_propose(
         consortium = open_home(home)
         proposer = open_signer(consortium, signer, passphrase_file)
         sites = tuple(sorted(set(site)))
-        plan = make_plan(
-            Wish(
-                name=name,
-                consortium=consortium.config().name,
-                sites=sites,
-                evaluation_sites=tuple(sorted({*sites, *(evaluate or [])})),
-                label_space=read_labels(labels),
-                nominal_patients=nominal_patients or published_patients(consortium, sites),
-                epsilon=epsilon,
-                delta=delta,
-                rounds=rounds,
-                sampling_prob=sampling_prob,
-                features=features,
-                colluders=colluders,
-                dropouts=dropouts,
-                metrics_epsilon=metrics_epsilon,
-                estimator=estimator,
-                noise_mode=noise,
-                local_steps=local_steps,
-                encoder=None if encoder is None else read_settings(encoder),
-                lora=None if lora is None else read_settings(lora),
-                predecessor=None if predecessor is None else (plan_of_version(consortium, predecessor), predecessor),
-            ),
-            cache_dir=consortium.path / "cache",
-        )
+        with _watched(quiet=as_json) as progress:
+            plan = make_plan(
+                Wish(
+                    name=name,
+                    consortium=consortium.config().name,
+                    sites=sites,
+                    evaluation_sites=tuple(sorted({*sites, *(evaluate or [])})),
+                    label_space=read_labels(labels),
+                    nominal_patients=nominal_patients or published_patients(consortium, sites),
+                    epsilon=epsilon,
+                    delta=delta,
+                    rounds=rounds,
+                    sampling_prob=sampling_prob,
+                    features=features,
+                    colluders=colluders,
+                    dropouts=dropouts,
+                    metrics_epsilon=metrics_epsilon,
+                    estimator=estimator,
+                    noise_mode=noise,
+                    local_steps=local_steps,
+                    encoder=None if encoder is None else read_settings(encoder),
+                    lora=None if lora is None else read_settings(lora),
+                    predecessor=None
+                    if predecessor is None
+                    else (plan_of_version(consortium, predecessor), predecessor),
+                ),
+                cache_dir=consortium.path / "cache",
+                progress=progress,
+            )
         plan_hash = propose(consortium, plan, proposer)
     answer(
         {"plan_hash": plan_hash, "noise_multiplier": plan.noise_multiplier},

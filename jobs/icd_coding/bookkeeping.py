@@ -17,9 +17,9 @@ Formal guarantees, for every finite or non-finite input:
 What the module must promise, because nothing here can see it: a row's outputs depend on that row alone (or, above a
 pooling of chunks, on that patient's rows alone). Batch normalisation breaks this and is refused.
 
-In float32 the forward pass of a row may differ in its last bits with the rows beside it, since matrix products choose
-their order by shape. So two neighbouring data sets' sums may differ by l2_clip_norm plus about 1e-7 for every
-patient present, which is far below the noise; in float64 the same is about 1e-16.
+In float32 the numbers of a row differ in their last bits with the rows beside it, since matrix products choose their
+order by shape. So two neighbouring data sets' sums may differ by l2_clip_norm and about 1e-7 of it for every patient in
+the sum, far below the noise. In float64 it is 1e-16 for every patient.
 
     >>> layer = nn.Linear(3, 2)
     >>> keeper = BookKeeping(layer, l2_clip_norm=1.0)

@@ -17,6 +17,7 @@ Tokens, rows and labels are private data.
 from __future__ import annotations
 
 import threading
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -110,12 +111,12 @@ class LoraLearner:
     def tokens(self, texts: Sequence[str], progress: Callable[[int, int], None] = lambda done, total: None) -> Tokens:
         """Cut letters into chunks of tokens, once for a run; `progress` hears how many are done, and of how many."""
         encoder = self._model.encoder
-        ids: list[int] = []
+        ids = array("i")  # a list of numbers would take nine times the memory
         chunk_starts, text_starts = [0], [0]
         with self._lock:
             for done, text in enumerate(texts, start=1):
                 for chunk in self._loaded.token_chunks(clean_text(text), encoder.max_tokens, encoder.chunks):
-                    ids += chunk
+                    ids.extend(chunk)
                     chunk_starts.append(len(ids))
                 text_starts.append(len(chunk_starts) - 1)
                 progress(done, len(texts))
@@ -156,7 +157,6 @@ class LoraLearner:
         ):
             raise BatchError(f"labels: expected whole numbers in 0..{self._model.labels - 1}; drop unknown codes first")
         truth = torch.from_numpy(labels.astype(np.int64))
-        smoothing = self._model.label_smoothing
         with self._lock:
             self._module.set(parameters)
             clipped = clipping(self._module, l2_clip_norm, mode)
@@ -164,9 +164,7 @@ class LoraLearner:
             try:
                 for batch, places in self._batches(tokens, rows):
                     dropped += clipped.add(
-                        lambda batch=batch, places=places: nn.functional.cross_entropy(  # type: ignore[misc]
-                            self._module(batch), truth[places], reduction="none", label_smoothing=smoothing
-                        ),
+                        self._losses(batch, truth[places]),
                         patients=len(places),
                         rows_per_patient=batch.rows_per_letter,
                     )
@@ -174,6 +172,12 @@ class LoraLearner:
             finally:
                 clipped.close()
         return self._module.flat(totals), dropped
+
+    def _losses(self, batch: _Letters, truth: Tensor) -> Callable[[], Tensor]:
+        smoothing = self._model.label_smoothing
+        return lambda: nn.functional.cross_entropy(
+            self._module(batch), truth, reduction="none", label_smoothing=smoothing
+        )
 
     def scores(self, parameters: LoraParameters, tokens: Tokens, rows: NDArray[np.integer]) -> NDArray[np.float64]:
         """Scores of these letters, (n, labels).

@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_signing import verifying
-from securesystemslib.dsse import Envelope as TheirEnvelope
-from securesystemslib.signer import SSlibKey
 
 from admin_api.dossier_documents import software as software_module
 from admin_api.dossier_documents.ml_bom import check_ml_bom
@@ -41,6 +38,7 @@ from audit.time_stamp import verify_time_stamp
 from audit.verify import verify_dossier
 from tests.admin_api.conftest import AfterRun
 from tests.admin_api.consortium_folder import RUN, TRAINERS, copied, opened, refused, zegel
+from tests.audit.other_tools import verified_payload, verify_model
 from tests.audit.time_stamping_authority import Authority
 
 RELEASE = "2027.1"
@@ -119,15 +117,11 @@ def test_other_tools_verify_the_signatures(released: tuple[AfterRun, Path], tmp_
     after, path = released
     documents = documents_in(path)
     people = [opened(after.home, after.people / who) for who in ("officer", "manager")]
-    theirs = TheirEnvelope.from_dict(json.loads(documents[ENVELOPE]))
-    keys = [SSlibKey.from_crypto(each.certificate.public_key(), each.certificate_digest) for each in people]  # type: ignore[arg-type]
-    assert len(theirs.verify(keys, 2)) == 2
-    assert theirs.payload == documents[PROVENANCE]
+    signers = {each.certificate_digest: each.certificate for each in people}
+    assert verified_payload(documents[ENVELOPE], signers) == documents[PROVENANCE]
     (tmp_path / "model.safetensors").write_bytes(unpack(path.read_bytes())["model.safetensors"])
     (tmp_path / "bundle.json").write_bytes(documents[MODEL_SIGNATURE])
-    verifying.Config().use_certificate_verifier(certificate_chain=[after.home.ca / "rootCA.pem"]).verify(
-        tmp_path / "model.safetensors", tmp_path / "bundle.json"
-    )
+    verify_model(tmp_path / "model.safetensors", tmp_path / "bundle.json", after.home.ca / "rootCA.pem")
 
 
 def test_certifying_again_writes_the_same_documents(released: tuple[AfterRun, Path], tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ from audit.signing_keys import generate_log_key, generate_person_key
 from audit.statement import sign_statement
 from audit.store import Log, open_log
 from audit.trace import ReleaseTrace, trace_release
-from tests.audit.log_places import Place, PostgreSQLPlace, SQLitePlace, prepared
+from tests.audit.log_places import Place, kept, prepared
 from tests.audit.postgresql import Server, memory_folder, running_server
 
 NAME = "Zegel Demo"
@@ -658,10 +658,5 @@ def empty_database(postgresql: Server) -> str:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """An empty place for a log, in each kind of database."""
-    if request.param == "sqlite":
-        yield SQLitePlace(tmp_path)
-        return
-    server: Server = request.getfixturevalue("postgresql")
-    found = PostgreSQLPlace(tmp_path, server, server.new_database(like=request.getfixturevalue("empty_database")))
-    yield found
-    server.drop(found.database)
+    with kept(request.param, tmp_path, request) as found:
+        yield found

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection
 
@@ -93,6 +94,18 @@ def prepared(server: Server) -> str:
     owner.initialise(writer=WRITER)
     owner.close()
     return name
+
+
+@contextmanager
+def kept(kind: str, directory: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
+    """An empty place in a kind of database; PostgreSQL's is dropped at the end."""
+    if kind == "sqlite":
+        yield SQLitePlace(directory)
+        return
+    server: Server = request.getfixturevalue("postgresql")
+    place = PostgreSQLPlace(directory, server, server.new_database(like=request.getfixturevalue("empty_database")))
+    yield place
+    server.drop(place.database)
 
 
 def opened(place: Place, **options: Any) -> Log:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,6 +42,46 @@ def test_what_is_written_is_read_back(value: Any) -> None:
     data = canonical_json(value)
     assert parse_json(data) == value
     assert canonical_json(parse_json(data)) == data
+
+
+class Named(str):
+    """Text that is not quite a str."""
+
+
+@settings(derandomize=True, max_examples=200, deadline=None)
+@given(JSON_VALUES)
+def test_the_fast_way_writes_what_the_library_writes(value: Any) -> None:
+    assert canonical_json(value) == rfc8785.dumps(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(0.0, -0.0, 1.0, -2.0, 1e16, 1e15, 123456789012345.6, 1e21, 1e22, 1e-5, 1e-6, 1e-7, 5e-324, 0.1, 1 / 3),
+        *(2**53 - 1, 1 - 2**53, True, None, "", "\x00\x1f\x7f\x80\u2028\ud7ff\ue000\U0001f600", '"\\/\b\f\n\r\t'),
+        {"\ue000": 1, "\U0001f600": 2, "z": 3},  # in this order only by UTF-16 units
+        {"b": {"\ufb33": [1.0, {"y": [], "x": {}}]}, "a": (1, 2)},
+        {Named("k"): Named("v")},
+    ],
+    ids=repr,
+)
+def test_values_that_writers_spell_differently(value: Any) -> None:
+    assert canonical_json(value) == rfc8785.dumps(value)
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), 2**53, [-(2**53)], "\ud800", {"a": "\udfff"}, {1: 2}, b"x", {"a": {1}}]
+)
+def test_values_without_a_canonical_form(value: Any) -> None:
+    with pytest.raises(CanonicalError):
+        canonical_json(value)
+
+
+def test_a_value_within_itself_has_no_canonical_form() -> None:
+    value: list[Any] = []
+    value.append({"a": value})
+    with pytest.raises(CanonicalError):
+        canonical_json(value)
 
 
 @pytest.mark.parametrize(

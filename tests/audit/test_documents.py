@@ -35,7 +35,7 @@ from audit.documents.collection import (
     TIME_STAMP,
 )
 from audit.documents.notes import ReleaseNotes
-from audit.dossier import MANIFEST, MANIFEST_SIGNATURE, manifest_note, manifest_of, write_dossier
+from audit.dossier import MANIFEST, MANIFEST_SIGNATURE, MAX_DOCUMENT_SIZE, manifest_note, manifest_of, write_dossier
 from audit.errors import DocumentError, DossierError
 from audit.note import sign_note
 from audit.verify import Report, verify_dossier
@@ -134,7 +134,7 @@ def test_every_document_is_there_and_checked(bound: Story, dossier: bytes) -> No
     findings = {check.name: check.finding for check in verified(bound, dossier).documents}
     again = {name for name, finding in findings.items() if "made again from the evidence" in finding}
     assert again == {*DERIVED, REPORT, PICTURE}
-    assert findings[PRIVACY_CURVE] == "as approved, ends at the run's epsilon"
+    assert findings[PRIVACY_CURVE] == "as approved, ends within the run's epsilon"
     assert findings[ENVELOPE] == ("signed by Bob (privacy_officer, Hospital A), Carol (release_manager, Statistics)")
     assert findings[MODEL_SIGNATURE] == "signed by Carol (release_manager, Statistics)"
     assert len(findings) == 12
@@ -194,6 +194,16 @@ def test_a_missing_document(bound: Story, members: Documents, name: str) -> None
         DossierError, match=rf"documents: documents/{re.escape(name)}: (approved with|expected in every)"
     ):
         verified(bound, resigned(bound, left))
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [(MAX_DOCUMENT_SIZE, "is not what the evidence gives"), (MAX_DOCUMENT_SIZE + 1, "expected at most 16777216 bytes")],
+)
+def test_a_large_document(bound: Story, members: Documents, size: int, message: str) -> None:
+    large = members[FOLDER + REPORT].ljust(size)
+    with pytest.raises(DossierError, match=rf"documents/report\.html: {message}"):
+        verified(bound, resigned(bound, members | {FOLDER + REPORT: large}))
 
 
 def test_swapped_documents(bound: Story, members: Documents) -> None:
@@ -268,7 +278,7 @@ def with_holders(story: Story, **holders: Any) -> Story:
         ({"run_id": "run-other"}, "run_id: expected run-"),
         ({"accountant": "rdp"}, "accountant: expected pld"),
         ({"delta": 1e-5}, "delta: expected 1e-06"),
-        ({"points": ((1, 0.5), (3, 1.4))}, "ends at 1.4, the run spent 1.5"),
+        ({"points": ((1, 0.5), (3, 1.6))}, "ends at 1.6, above the run's epsilon 1.5"),
         ({"points": ((1, 1.6), (3, 1.5))}, "epsilon falls"),
         ({"points": ((1, 0.5), (2, 1.5))}, "expected ascending rounds up to 3"),
         ({"points": ()}, "expected ascending rounds up to 3"),

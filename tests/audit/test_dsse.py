@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from securesystemslib.dsse import Envelope as TheirEnvelope
-from securesystemslib.signer import SSlibKey
 
 from audit.canonical import canonical_json
 from audit.dsse import Envelope, pae, sign_envelope
 from audit.errors import DocumentError
+from tests.audit.other_tools import verified_payload
 
 if TYPE_CHECKING:
     from tests.audit.conftest import Keys
@@ -40,13 +38,8 @@ def test_lengths_are_of_bytes() -> None:
 
 @pytest.mark.parametrize("who", [("Bob",), ("Bob", "Carol"), ("Bob", "log")])
 def test_another_library_verifies_it(keys: Keys, who: tuple[str, ...]) -> None:
-    ours = envelope(keys, *who)
-    theirs = TheirEnvelope.from_dict(json.loads(ours.to_bytes()))
-    assert theirs.pae() == pae(TYPE, PAYLOAD)
-    known = [
-        SSlibKey.from_crypto(keys.holders[each].certificate.public_key(), keys.holders[each].digest) for each in who
-    ]  # type: ignore[arg-type]
-    assert len(theirs.verify(known, len(who))) == len(who)
+    signers = {keys.holders[each].digest: keys.holders[each].certificate for each in who}
+    assert verified_payload(envelope(keys, *who).to_bytes(), signers) == PAYLOAD
 
 
 def test_ours_verifies_all_kinds_of_key(keys: Keys) -> None:

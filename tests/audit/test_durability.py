@@ -24,7 +24,7 @@ from audit.durable_file import swap_durably
 from audit.entry import Entry
 from audit.errors import LogError
 from audit.store import Log, open_log
-from tests.audit.log_places import KEY, ORIGIN, VERIFIER, Place, PostgreSQLPlace, SQLitePlace, opened
+from tests.audit.log_places import KEY, ORIGIN, VERIFIER, Place, PostgreSQLPlace, SQLitePlace, kept, opened
 from tests.audit.postgresql import Server
 
 
@@ -242,27 +242,24 @@ def acknowledged_is_there(log: Log, nursery: Nursery, entries: Sequence[Entry]) 
 def test_what_was_acknowledged_survives_kills(
     request: pytest.FixtureRequest, tmp_path: Path, entries: list[Entry], kind: str, kills: int
 ) -> None:
-    place: Place = SQLitePlace(tmp_path)
-    if kind == "postgresql":
-        server: Server = request.getfixturevalue("postgresql")
-        place = PostgreSQLPlace(tmp_path, server, server.new_database(like=request.getfixturevalue("empty_database")))
-    opened(place).close()
-    used = [entry for entry in entries if entry.kind in ("round.completed", "version.created", "run.started")][:4]
-    moments = random.Random(7)  # noqa: S311 - moments, not secrets
-    nursery = Nursery(place, used)
-    for _ in range(kills):
-        child = nursery.child()
-        nursery.until(moments.randrange(4))
-        time.sleep(moments.random() * 0.003)  # anywhere within the next append or signature
-        os.kill(child, signal.SIGKILL)
-        nursery.gone()
-    nursery.close()
-    assert nursery.failures == []
-    with opened(place) as log:
-        assert log.check().size >= sum(count for _, count in nursery.kept)
-        acknowledged_is_there(log, nursery, used)
-        log.append(used)
-        assert open_checkpoint(log.sign_checkpoint(KEY, lambda: used[-1].time), VERIFIER).size == log.size
+    with kept(kind, tmp_path, request) as place:
+        opened(place).close()
+        used = [entry for entry in entries if entry.kind in ("round.completed", "version.created", "run.started")][:4]
+        moments = random.Random(7)  # noqa: S311 - moments, not secrets
+        nursery = Nursery(place, used)
+        for _ in range(kills):
+            child = nursery.child()
+            nursery.until(moments.randrange(4))
+            time.sleep(moments.random() * 0.003)  # anywhere within the next append or signature
+            os.kill(child, signal.SIGKILL)
+            nursery.gone()
+        nursery.close()
+        assert nursery.failures == []
+        with opened(place) as log:
+            assert log.check().size >= sum(count for _, count in nursery.kept)
+            acknowledged_is_there(log, nursery, used)
+            log.append(used)
+            assert open_checkpoint(log.sign_checkpoint(KEY, lambda: used[-1].time), VERIFIER).size == log.size
 
 
 def test_a_disk_that_is_full(tmp_path: Path, entries: list[Entry]) -> None:

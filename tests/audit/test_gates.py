@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -74,7 +74,7 @@ def test_the_gap_is_pooled_by_admissions() -> None:
 
 
 def compared(
-    chapters: dict[str, tuple[float | None, float, float]], overall: tuple[float, float] = (0.8, 0.7)
+    chapters: Mapping[str, tuple[float | None, float, float]], overall: tuple[float, float] = (0.8, 0.7)
 ) -> Figures:
     """Two hospitals with the same figures: per chapter true admissions, new and old hit@1."""
     values = site(overall[0], 200, **{"predecessor-hit@1": figure(overall[1], 0.01)})
@@ -105,7 +105,8 @@ def test_no_chapter_is_worse_than_the_predecessor() -> None:
     assert low == pytest.approx(-0.05 - margin)
     assert detail.startswith("chapter IX: -0.050 [-0.060, -0.040], the worst of 2 chapters")
     low, detail = worst(compared({"I": (100, 0.9, 0.7)}))
-    assert (low, detail[:21]) == (pytest.approx(0.1 - margin), "all chapters together")
+    assert low == pytest.approx(0.1 - margin)
+    assert detail.startswith("all chapters together")
 
 
 def test_a_chapter_suppressed_everywhere_is_named_not_judged() -> None:
@@ -312,7 +313,7 @@ def test_no_gates_no_release(story: Story) -> None:
         story.tell().trace()
 
 
-BAD_SETS: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
+BAD_SETS: list[tuple[str, Callable[[dict[str, Any]], None], str]] = [
     ("by an officer", lambda f: f.update(signer="Bob"), "expected role release_manager, got privacy_officer"),
     ("of another task", lambda f: f.update(task="other"), "no gates were set"),
     ("with a weak policy", lambda f: f.update(policy=Policy().to_json()), "at least 2 organisations, got 1"),
@@ -329,7 +330,7 @@ BAD_SETS: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
 
 @pytest.mark.parametrize(("case", "change", "message"), BAD_SETS, ids=[each[0] for each in BAD_SETS])
 def test_gate_sets_that_do_not_count(
-    story: Story, case: str, change: Callable[[dict[str, Any]], object], message: str
+    story: Story, case: str, change: Callable[[dict[str, Any]], None], message: str
 ) -> None:
     story.hooks["signed gates"] = change
     with pytest.raises(AuditError, match=message):

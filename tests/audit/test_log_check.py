@@ -23,14 +23,17 @@ from audit.merkle import root_of
 from audit.replay import compare_rows
 from audit.tables import ENTRIES, NODES, SETTINGS, LogTable
 from tests.audit.conftest import Story
-from tests.audit.log_places import KEY, ORIGIN, Place, altered, opened
+from tests.audit.log_places import KEY, ORIGIN, Place, altered, kept, opened
 
 ALL = LogTable.metadata.sorted_tables
 COLUMNS = [(table, column) for table in ALL for column in table.columns if not column.primary_key]
 
 
 class Within:
-    """A database of which every state is that of one transaction (an `audit.database.Database`)."""
+    """A database of which every state is that of one transaction (an `audit.database.Database`).
+
+    Its triggers are away for good, so it must not be asked about them.
+    """
 
     def __init__(self, database: Database, connection: Connection) -> None:
         self._database = database
@@ -39,6 +42,9 @@ class Within:
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
         yield self._connection
+
+    def guard_differences(self, connection: Connection) -> list[str]:
+        return []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._database, name)
@@ -53,7 +59,6 @@ class Altered:
         self._database = database
 
     def check(self) -> LogCheck:
-        self._database.guard_rows(self.connection)
         database: Any = Within(self._database, self.connection)
         return check_log(database, ORIGIN, None, processes=1)
 
@@ -77,17 +82,27 @@ def logged(told: Story) -> list[Entry]:
     return story.entries
 
 
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def unprotected(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, logged: list[Entry]
+) -> Iterator[Database]:
+    """A log with every kind of row and without triggers."""
+    with kept(request.param, tmp_path_factory.mktemp("log"), request) as place:
+        with opened(place) as log:
+            log.append(logged)
+        database = place.administrator()
+        with database.writing() as connection:
+            database.unguard_rows(connection)
+        yield database
+        database.close()
+
+
 @pytest.fixture
-def administered(place: Place, logged: list[Entry]) -> Iterator[Altered]:
-    """A log with every kind of row, and a transaction in it that may do anything and comes to nothing."""
-    with opened(place) as log:
-        log.append(logged)
-    database = place.administrator()
-    with database.writing() as connection:
-        database.unguard_rows(connection)
-        yield Altered(database, connection)
+def administered(unprotected: Database) -> Iterator[Altered]:
+    """A transaction in that log that may do anything and comes to nothing."""
+    with unprotected.writing() as connection:
+        yield Altered(unprotected, connection)
         connection.rollback()
-    database.close()
 
 
 def test_a_sound_log(administered: Altered, logged: list[Entry]) -> None:
@@ -243,11 +258,6 @@ def named_added(table: Table, key: tuple[Any, ...]) -> str:
 )
 def test_the_schema_changed(administered: Altered, statement: str, message: str) -> None:
     administered.run(statement)
-    if "DROP TABLE" in statement:
-        database: Any = Within(administered._database, administered.connection)
-        with pytest.raises(CorruptLogError, match=message):
-            check_log(database, ORIGIN, None)
-        return
     with pytest.raises(LogError, match=message):
         administered.check()
 

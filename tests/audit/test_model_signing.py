@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from model_signing import verifying
 
 from audit.canonical import canonical_json, digest_of, encode_base64
 from audit.errors import DocumentError
 from audit.model_signing import sign_model, verify_model_signature
+from tests.audit.other_tools import verify_model
 
 if TYPE_CHECKING:
     from tests.audit.conftest import Keys
@@ -37,10 +37,7 @@ def folder(keys: Keys, bundle: bytes, tmp_path: Path) -> Path:
 
 
 def theirs(folder: Path) -> None:
-    """What `model_signing verify certificate` does."""
-    verifying.Config().use_certificate_verifier(certificate_chain=[folder / "rootCA.pem"]).verify(
-        folder / FILE, folder / "bundle.json"
-    )
+    verify_model(folder / FILE, folder / "bundle.json", folder / "rootCA.pem")
 
 
 def test_the_library_accepts_it(folder: Path) -> None:

@@ -171,7 +171,7 @@ def test_a_suspension_taken_back(story: Story) -> None:
     assert story.tell().trace().standing.state == "certified"
 
 
-BAD_CHANGES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
+BAD_CHANGES: list[tuple[str, Callable[[dict[str, Any]], None], str]] = [
     ("by an officer", lambda f: f.update(signer="Bob"), "expected role consortium_admin, got privacy_officer"),
     ("by a hospital", lambda f: f.update(signer="hospital-b"), "expected role consortium_admin, got client"),
     ("about another", lambda f: f.update(subject=digest_of(b"x")), "digest: expected"),
@@ -182,7 +182,7 @@ BAD_CHANGES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
 
 @pytest.mark.parametrize(("name", "change", "message"), BAD_CHANGES, ids=[case[0] for case in BAD_CHANGES])
 def test_changes_nobody_may_make(
-    story: Story, name: str, change: Callable[[dict[str, Any]], object], message: str
+    story: Story, name: str, change: Callable[[dict[str, Any]], None], message: str
 ) -> None:
     story.tell()
     story.hooks["signed certificate-status"] = change

@@ -116,7 +116,7 @@ def test_every_call_before_joining_is_refused(method: str, idle: Simulation) -> 
     [("train", {}), ("_join", {}), ("__init__", {}), ("", {}), ("join", None), ("join", []), ("round", "x")],
 )
 def test_an_unknown_call_is_refused(method: str, message: object, idle: Simulation) -> None:
-    with pytest.raises(SiteError, match="known are alive, join, announce") as refused:
+    with pytest.raises(SiteError, match="known are alive, cosign, join, announce") as refused:
         idle.participants["amstel"].handle(method, message)
     assert refused.value.code == "unknown-call"
 
@@ -329,7 +329,7 @@ def test_when_the_ledger_cannot_be_written_no_vector_leaves(tmp_path: Path) -> N
 
     whole = simulation(tmp_path, small_plan(sites=THREE, rounds=1), alter=alter)
     steps = traced(whole, "amstel", ledger_fails=True)
-    with pytest.raises(RunInterrupted, match=r"amstel: another process holds the ledger \[ledger\]"):
+    with pytest.raises(RunInterrupted, match=r"amstel: another process holds the ledger.*\[ledger\]"):
         whole.run()
     assert steps == ["commit round 1"]
     (answer,) = answers
