@@ -90,8 +90,12 @@ def open_database(url: str) -> Database:
 
             return SQLite(parsed)
         case "postgresql":
-            from audit.database_postgresql import PostgreSQL
-
+            try:
+                from audit.database_postgresql import PostgreSQL
+            except ModuleNotFoundError as error:
+                raise LogError(
+                    f"a log in PostgreSQL needs the package psycopg: pip install psycopg ({error})"
+                ) from error
             return PostgreSQL(parsed)
     raise LogError(
         f"log database: expected sqlite:///<path> or postgresql://<user>@<host>/<database>, "

@@ -20,22 +20,25 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+import psycopg
 from sqlalchemy import URL, Connection, Table, create_engine, event
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import DBAPIError
 
 from audit.database import BUSY_TIMEOUT_S, Row
 from audit.errors import LogError
 from audit.merkle import Node
 from audit.migrations import is_current, upgrade
+from audit.postgresql_arrays import Array, BigIntegers, Integers, array_class, register
 from audit.tables import LogTable
 
 _BEGIN = "zegel_begin"  # execution option: what begins a transaction
 _LOCK = 0x7A6567656C6C6F67  # the advisory lock's number, "zegellog"; one log per database
-_TIP = 'SELECT (SELECT max("index") FROM log_entry), (SELECT hash FROM log_node WHERE level = 0 AND "index" = %b)'
-_STORED = """
-SELECT n.level, n."index", n.hash
+_TIP = b'SELECT (SELECT max("index") FROM log_entry), (SELECT hash FROM log_node WHERE level = 0 AND "index" = %b)'
+# One search per node wanted, whatever the planner knows of the table: a subquery cannot become a scan of it all.
+_STORED = b"""
+SELECT level, "index", (SELECT hash FROM log_node AS n WHERE n.level = wanted.level AND n."index" = wanted."index")
 FROM unnest(%b::integer[], %b::bigint[]) AS wanted (level, "index")
-JOIN log_node AS n ON n.level = wanted.level AND n."index" = wanted."index"
 """
 _FUNCTION = "log_is_append_only"
 _FUNCTION_BODY = "BEGIN RAISE EXCEPTION 'table % is append-only: % refused', TG_TABLE_NAME, TG_OP; END"
@@ -51,14 +54,18 @@ class PostgreSQL:
     def __init__(self, url: URL) -> None:
         """Connects to nothing yet."""
         self.url = url.set(drivername="postgresql+psycopg")
-        options = f"-c synchronous_commit=on -c lock_timeout={BUSY_TIMEOUT_S}s -c client_min_messages=warning"
-        self._engine = create_engine(self.url, connect_args={"options": options, "connect_timeout": BUSY_TIMEOUT_S})
+        given = url.query.get("options", ())
+        options = [*([given] if isinstance(given, str) else given)]
+        settings = {"synchronous_commit": "on", "lock_timeout": f"{BUSY_TIMEOUT_S}s", "client_min_messages": "warning"}
+        options += [f"-c {name}={value}" for name, value in settings.items()]
+        connecting = {"options": " ".join(options), "connect_timeout": BUSY_TIMEOUT_S}
+        self._engine = create_engine(self.url, connect_args=connecting)
         event.listen(self._engine, "connect", _configure)
         event.listen(self._engine, "begin", _begin)
-        self._reader = self._engine.execution_options(**{_BEGIN: "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"})
+        self._reader = self._engine.execution_options(**{_BEGIN: b"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"})
         # Two statements in one message. The lock comes first: what is read later was committed by then.
-        self._writer = self._engine.execution_options(**{_BEGIN: f"BEGIN; SELECT pg_advisory_xact_lock({_LOCK})"})
-        self._inserts: dict[tuple[str, ...], str] = {}
+        self._writer = self._engine.execution_options(**{_BEGIN: b"BEGIN; SELECT pg_advisory_xact_lock(%d)" % _LOCK})
+        self._inserts: dict[tuple[str, ...], tuple[bytes, list[type[Array]]]] = {}  # by the tables' names
 
     @property
     def shown(self) -> str:
@@ -123,21 +130,22 @@ class PostgreSQL:
         return self._writer.begin()
 
     def tip(self, connection: Connection, leaf: int) -> tuple[int, bytes | None]:
-        last, value = connection.exec_driver_sql(_TIP, (leaf,)).one()
+        ((last, value),) = _run(connection, _TIP, (leaf,)).fetchall()
         return (0 if last is None else last + 1), value
 
     def stored(self, connection: Connection, nodes: Sequence[Node]) -> dict[Node, bytes]:
-        rows = connection.exec_driver_sql(_STORED, ([level for level, _ in nodes], [index for _, index in nodes]))
-        return {(level, index): value for level, index, value in rows}
+        wanted = Integers([level for level, _ in nodes]), BigIntegers([index for _, index in nodes])
+        rows = _run(connection, _STORED, wanted).fetchall()
+        return {(level, index): value for level, index, value in rows if value is not None}
 
     def insert(self, connection: Connection, rows: Mapping[Table, Sequence[Row]]) -> None:
         # One array per column and one statement for all tables: one round trip for any number of rows.
         names = tuple(table.name for table in rows)
-        statement = self._inserts.get(names)
-        if statement is None:
-            statement = self._inserts[names] = _insert(list(rows))
-        arrays = [list(column) for added in rows.values() for column in zip(*added, strict=True)]
-        connection.exec_driver_sql(statement, tuple(arrays))
+        if names not in self._inserts:
+            self._inserts[names] = _insert(list(rows)), [array_class(c.type) for table in rows for c in table.columns]
+        statement, arrays = self._inserts[names]
+        columns = (column for added in rows.values() for column in zip(*added, strict=True))
+        _run(connection, statement, [array(column) for array, column in zip(arrays, columns, strict=True)])
 
     def guard_rows(self, connection: Connection) -> None:
         connection.exec_driver_sql(
@@ -194,22 +202,33 @@ class PostgreSQL:
 
 
 def _configure(connection: Any, _record: object) -> None:
+    register(connection)
     connection.autocommit = True  # the driver must not begin transactions behind our back; see _begin
 
 
 def _begin(connection: Connection) -> None:
     statement = connection.get_execution_options().get(_BEGIN)
     if statement is not None:
-        connection.exec_driver_sql(statement)
+        _run(connection, statement)
 
 
-def _insert(tables: Sequence[Table]) -> str:
+def _run(connection: Connection, statement: bytes, values: Sequence[Any] | None = None) -> psycopg.Cursor[Any]:
+    """A statement by the driver itself: SQLAlchemy would double the time of what the log does most."""
+    driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
+    try:
+        return driver.execute(statement, values)
+    except psycopg.Error as error:
+        if driver.closed:
+            connection.invalidate(error)
+        raise DBAPIError(statement.decode(), None, error) from error
+
+
+def _insert(tables: Sequence[Table]) -> bytes:
     parts = []
     for table in tables:
         names = ", ".join(f'"{column.name}"' for column in table.columns)
         arrays = ", ".join(f"%b::{column.type.compile(_DIALECT)}[]" for column in table.columns)
         parts.append(f"INSERT INTO {table.name} ({names}) SELECT * FROM unnest({arrays})")  # noqa: S608 - our own names
     *first, last = parts
-    if not first:
-        return last
-    return "WITH " + ", ".join(f"part{i} AS ({part})" for i, part in enumerate(first)) + " " + last
+    others = ", ".join(f"part{i} AS ({part})" for i, part in enumerate(first))
+    return (f"WITH {others} {last}" if others else last).encode()

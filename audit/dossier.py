@@ -59,6 +59,7 @@ FurtherDocuments = Callable[[bytes], Mapping[str, bytes]]  # from a signed check
 SUFFIX = ".dossier"
 MANIFEST_SCHEMA = "zegel/dossier/v1"
 MAX_SMALL_MEMBER_SIZE = 1 << 20  # bytes; plans are the largest of these
+MAX_DOCUMENT_SIZE = 1 << 24  # bytes; the report of 50 hospitals over thousands of rounds
 
 MANIFEST = "manifest.json"
 MANIFEST_SIGNATURE = "manifest.sig"
@@ -113,8 +114,9 @@ def open_dossier(data: bytes) -> Dossier:
     earlier_plans: dict[str, bytes] = {}
     documents: dict[str, bytes] = {}
     for name, content in members.items():
-        if name != MODEL and len(content) > MAX_SMALL_MEMBER_SIZE:
-            raise DossierError(f"dossier: {name}: expected at most {MAX_SMALL_MEMBER_SIZE} bytes, got {len(content)}")
+        most = MAX_DOCUMENT_SIZE if name.startswith(FOLDER) else MAX_SMALL_MEMBER_SIZE
+        if name != MODEL and len(content) > most:
+            raise DossierError(f"dossier: {name}: expected at most {most} bytes, got {len(content)}")
         if name in _FIXED:
             continue
         if match := _ENTRY.fullmatch(name):

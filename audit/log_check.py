@@ -51,6 +51,11 @@ class LogCheck:
     lineage: Mapping[str, int]  # rows by table
     revision: str  # of the schema
 
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The tree over all entries, as a checkpoint of it would say."""
+        return Checkpoint(self.origin, self.size, self.root)
+
 
 def check_log(
     database: Database,

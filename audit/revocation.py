@@ -109,6 +109,9 @@ class Revocations:
             )
 
 
+NO_REVOCATIONS = Revocations()
+
+
 def sign_revocations(revocations: Revocations, checkpoint: Checkpoint, key: Ed25519PrivateKey) -> bytes:
     """The list as a note signed by the log's key: all changes in the tree of `checkpoint`, and no later one.
 

@@ -159,7 +159,7 @@ def check_documents(
     checks: list[DocumentCheck] = []
     for name, content in sorted(documents.items()):
         if name in INPUTS:
-            finding = "as approved" + (", ends at the run's epsilon" if name == PRIVACY_CURVE else "")
+            finding = "as approved" + (", ends within the run's epsilon" if name == PRIVACY_CURVE else "")
         elif name in expected:
             finding = _same(name, content, expected[name])
         elif name == ENVELOPE:

@@ -181,8 +181,8 @@ def _turn(bottom: int, start: float, y: int) -> str:
     """The way from a version on the right to the band below, which starts from it."""
     x, target = _OUT_LEFT + _NODE / 2, _MARGIN + _NODE / 2
     return (
-        f'<path class="edge" d="M{x:.1f} {start:.1f}V{bottom + 12}H{target:.1f}V{y + 16}"/>'
-        f'<path class="head" d="M{target:.1f} {y + 22}l-5 -8h10z"/>'
+        f'<path class="edge" d="M{x:.1f} {start:.1f}V{bottom + 12}H{target:.1f}V{y + 8}"/>'
+        f'<path class="head" d="M{target:.1f} {y + 14}l-5 -8h10z"/>'
     )
 
 

@@ -14,6 +14,8 @@ from audit.metrics_trace import MetricsTrace
 
 _SHARES = (("hit@1", "right among one suggestion"), ("hit@3", "right among three suggestions"))
 _AUTOMATION = ("threshold", "coverage", "precision")
+# What statistics offices ask for besides, by a part of the metrics' names.
+_WISHED = (("/age", "age band"), ("/sex", "sex"), ("_f1", "micro and macro F1"))
 _COLUMNS = 7  # with intervals, as many as fit on paper
 
 
@@ -60,19 +62,11 @@ def quality_section(candidate: Candidate) -> Html:
         parts.append(
             paragraph(f"Planned, but without metrics: {', '.join(candidate.sites_without_metrics)}.", "attention")
         )
-    absent = [
-        what
-        for what, present in (("age band and sex", False), ("micro and macro F1", _has_f1(candidate.metrics)))
-        if not present
-    ]
-    parts.append(
-        paragraph(f"Not reported by the hospitals: figures by {' and '.join(absent)}.", "muted") if absent else Html("")
-    )
+    reported = {name for each in candidate.metrics for name in each.values}
+    absent = [words for mark, words in _WISHED if not any(mark in name for name in reported)]
+    if absent:
+        parts.append(paragraph(f"No hospital reported figures by {' or '.join(absent)}.", "muted"))
     return join(parts)
-
-
-def _has_f1(metrics: Sequence[MetricsTrace]) -> bool:
-    return any(name.endswith("_f1") for each in metrics for name in each.values)
 
 
 def _share(metrics: Sequence[MetricsTrace], name: str, words: str, trained: set[str]) -> list[Html]:

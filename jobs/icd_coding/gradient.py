@@ -95,7 +95,7 @@ def _squared_norms(rows: FeatureRows) -> NDArray[np.float64]:
             wide = rows.astype(np.float64)
             return np.asarray(wide.multiply(wide).sum(axis=1), dtype=np.float64).ravel()
         dense = np.asarray(rows)
-        return np.einsum("ij,ij->i", dense, dense, dtype=np.float64)
+        return np.asarray(np.einsum("ij,ij->i", dense, dense, dtype=np.float64))
 
 
 class _Scores(torch.nn.Module):

@@ -394,3 +394,21 @@ def test_names_in_statements_are_plain() -> None:
     for table in LogTable.metadata.tables.values():
         for name in (table.name, *(column.name for column in table.columns)):
             assert re.fullmatch(r"[a-z_]+", name)
+
+
+def test_options_of_the_url_are_kept(server_place: PostgreSQLPlace, tmp_path: Path) -> None:
+    """A log in a schema of its own, named in the URL, and still durable."""
+    server = server_place.server
+    server.run(server_place.database, f"CREATE SCHEMA apart AUTHORIZATION {OWNER}")
+    options = "&options=-csearch_path%3Dapart"
+    owner = open_database(server.url(OWNER, server_place.database) + options)
+    assert isinstance(owner, PostgreSQL)
+    owner.initialise(writer=WRITER)
+    owner.close()
+    url = server.url(WRITER, server_place.database) + options
+    with open_log(url, origin="zegel-log/apart", checkpoint_path=tmp_path / "apart") as log, log.rows() as connection:
+        assert connection.exec_driver_sql("SHOW search_path").scalar_one() == "apart"
+        assert connection.exec_driver_sql("SHOW synchronous_commit").scalar_one() == "on"
+        assert log.check().origin == "zegel-log/apart"
+    with opened(server_place) as log:
+        assert log.origin == ORIGIN
