@@ -112,7 +112,7 @@ def epsilon_lower_bound(
     while high - low > _PRECISION:
         middle = (low + high) / 2
         low, high = (middle, high) if refuted(middle) else (low, middle)
-    return math.floor(low / _PRECISION) * _PRECISION
+    return round(math.floor(low / _PRECISION) * _PRECISION, 4)
 
 
 @dataclass(frozen=True)

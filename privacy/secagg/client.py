@@ -223,7 +223,7 @@ class SecAggClient:
         add: list[bytes] = []
         subtract: list[bytes] = []
         for peer, peer_key in current.mask_keys.items():
-            if peer != self.site:
+            if parameters.share_a_mask(self.site, peer):
                 key = keys.pairwise_mask_key(
                     parameters,
                     round_number=current.number,

@@ -8,9 +8,14 @@ All limits count from the plan's hospitals, n = `len(sites)`, also in a round wh
     neither open two survivors' sets of one round nor learn both masks of one hospital as long as 2t > n + c,
     which the default gives for every c <= n/3.
   - minimum survivors = n - D, D the dropouts the noise was calibrated for. D <= n - t, so n - D >= t.
+  - masks are shared along a graph that stays connected whichever c colluding hospitals and D missing ones are
+    taken out of it, so that the others' masks cancel in the sum of all of them and in no smaller one. It is a
+    Harary graph: on the circle of the sorted names, each hospital and the nearest c + D + 1. Where that is
+    everybody, as with the most dropouts and few hospitals, the graph is complete.
 
-Source: Bonawitz et al., Practical Secure Aggregation for Privacy-Preserving Machine Learning (CCS 2017),
-section 6.2 (active adversaries).
+Sources: Bonawitz et al., Practical Secure Aggregation for Privacy-Preserving Machine Learning (CCS 2017),
+section 6.2 (active adversaries); Bell et al., Secure Single-Server Aggregation with (Poly)Logarithmic Overhead
+(CCS 2020), masks along a sparse graph; Harary, The Maximum Connectivity of a Graph (PNAS 1962).
 """
 
 import hashlib
@@ -39,6 +44,14 @@ SignedVector = np.ndarray[tuple[int], np.dtype[np.int64]] | np.ndarray[tuple[int
 def default_threshold(sites: int) -> int:
     """Returns floor(2n/3) + 1, the smallest Shamir threshold that withstands a lying server."""
     return 2 * sites // 3 + 1
+
+
+def threshold_against(colluders: int, *, sites: int) -> int:
+    """Returns the smallest threshold that withstands a lying server with this many hospitals, from the default on.
+
+    It may be more than `sites`: then nothing protects the others, and `SecAggParameters` refuses it.
+    """
+    return max(default_threshold(sites), (sites + colluders) // 2 + 1)
 
 
 def is_name(value: object) -> bool:
@@ -103,7 +116,8 @@ class SecAggParameters:
         if not 0 <= self.allowed_dropouts <= n - self.threshold:
             raise SecAggParameterError(
                 f"allowed_dropouts: expected 0-{n - self.threshold} for {n} hospitals and threshold "
-                f"{self.threshold}, got {self.allowed_dropouts}"
+                f"{self.threshold}, got {self.allowed_dropouts}; allow fewer dropouts, or fewer colluders where their "
+                f"number raised the threshold above {least}"
             )
 
     @property
@@ -115,6 +129,26 @@ class SecAggParameters:
     def minimum_survivors(self) -> int:
         """The fewest hospitals a sum may contain: n - D, at least the threshold."""
         return len(self.sites) - self.allowed_dropouts
+
+    @property
+    def colluders(self) -> int:
+        """c, the most hospitals that may work with a lying server: 2t - n - 1, at least one."""
+        return 2 * self.threshold - len(self.sites) - 1
+
+    @property
+    def mask_degree(self) -> int:
+        """With how many hospitals each one shares a mask: c + D + 1, or one more, or all."""
+        n, needed = len(self.sites), self.colluders + self.allowed_dropouts + 1
+        if needed >= n - 1:
+            return n - 1
+        return needed + (needed % 2) * (n % 2)  # an odd degree needs an even number of hospitals
+
+    def share_a_mask(self, site: str, peer: str) -> bool:
+        """Whether these two hospitals share a mask; the same from both ends."""
+        n, distance = len(self.sites), abs(self.index(site) - self.index(peer))
+        distance = min(distance, n - distance)  # around the circle
+        opposite = self.mask_degree % 2 == 1 and 2 * distance == n
+        return site != peer and (distance <= self.mask_degree // 2 or opposite)
 
     @property
     def ring_dtype(self) -> np.dtype[np.uint64] | np.dtype[np.uint32]:
@@ -137,6 +171,7 @@ class SecAggParameters:
             "allowed_dropouts": self.allowed_dropouts,
             "consortium": self.consortium,
             "dimension": self.dimension,
+            "mask_degree": self.mask_degree,
             "protocol": "zegel secagg v1",
             "ring_bits": self.ring_bits,
             "run_id": self.run_id,

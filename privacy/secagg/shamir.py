@@ -19,7 +19,7 @@ Source: Shamir, How to share a secret (1979). A Shamir sharing is a Reed-Solomon
 
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from privacy.secagg.errors import SecAggShareError
@@ -73,7 +73,9 @@ def deal(
     return shares
 
 
-def recover(shares: Mapping[int, bytes], *, threshold: int, accept: Callable[[bytes], bool]) -> Recovery:
+def recover(
+    shares: Mapping[int, bytes], *, threshold: int, accept: Callable[[bytes], bool], doubted: Collection[int] = ()
+) -> Recovery:
     """Recovers a secret and names wrong shares.
 
     With `threshold + k` shares, any min(k, 2) wrong ones are found and left out, more if they do not sit
@@ -83,13 +85,14 @@ def recover(shares: Mapping[int, bytes], *, threshold: int, accept: Callable[[by
       shares: share by x coordinate.
       threshold: the threshold it was dealt with.
       accept: whether a candidate is the secret (compare with its commitment or public key).
+      doubted: holders whose shares of other secrets were wrong; used last, and not searched for again.
 
     Raises:
       SecAggShareError: too few shares, or no candidate was accepted.
     """
     points = {}
     malformed = []
-    for x, share in sorted(shares.items()):
+    for x, share in sorted(shares.items(), key=lambda item: (item[0] in doubted, item[0])):
         value = int.from_bytes(share, "big")
         if len(share) == SHARE_BYTES and value < PRIME:
             points[x] = value
@@ -101,7 +104,7 @@ def recover(shares: Mapping[int, bytes], *, threshold: int, accept: Callable[[by
         )
     best: Recovery | None = None
     for left_out in range(min(len(points) - threshold, MAX_WRONG) + 1):
-        for suspects in itertools.combinations(sorted(points), left_out):
+        for suspects in itertools.combinations(points, left_out):
             chosen = dict(itertools.islice(((x, y) for x, y in points.items() if x not in suspects), threshold))
             value = interpolate(chosen, 0)
             if value >= 1 << (8 * SECRET_BYTES) or not accept(value.to_bytes(SECRET_BYTES, "big")):
@@ -111,7 +114,7 @@ def recover(shares: Mapping[int, bytes], *, threshold: int, accept: Callable[[by
             # Colluding holders can bend the polynomial and still hit the secret, so that honest shares
             # seem wrong. The polynomial with the fewest wrong shares is the dealer's; within half the
             # surplus it is the only one.
-            if len(wrong) <= max(left_out, (len(points) - threshold) // 2):
+            if len(set(wrong) - set(doubted)) <= max(left_out, (len(points) - threshold) // 2):
                 return recovery
             if best is None or len(recovery.wrong) < len(best.wrong):
                 best = recovery

@@ -1,7 +1,12 @@
-"""What a hospital, or somebody in between, may answer instead: it counts as dropped, and the reason says why."""
+"""Lies between a coordinator and a hospital, told to the real ones over the in-memory transport.
+
+What a hospital, or somebody in between, may answer instead: it counts as dropped, and the reason says why. What a
+server may ask instead: the hospital refuses, before it computes or pays for anything where the lie comes that early.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -18,8 +23,11 @@ from audit.entry import ROUND_ABORTED, ROUND_COMPLETED, RUN_STARTED, Entry
 from audit.statement import SignedStatement, sign_statement
 from jobs.errors import RunAborted, RunInterrupted, SiteError
 from jobs.transport import Message, Transport
+from privacy.secagg.keys import SignedKey
+from privacy.secagg.messages import AnnounceRequest, RoundRequest, ShareRequest, UnmaskRequest
+from site_packages.limits import TRAINING
 from site_packages.simulation import Simulation
-from tests.jobs.small_federation import NOW, Answer, bodies, simulation, small_plan
+from tests.jobs.small_federation import NOW, SITES, Answer, bodies, simulation, small_plan
 
 torch.set_num_threads(1)
 THREE = ("amstel", "berkel", "dommel")
@@ -129,11 +137,25 @@ BAD: dict[str, tuple[Change, str]] = {
 
 @dataclass(frozen=True)
 class Rounds:
-    """A run in which dommel's answer of round r, from 2 on, is the bad answer r - 2."""
+    """A run in which what passes between the coordinator and dommel in round r, from 2 on, is bad in way r - 2."""
 
     simulation: Simulation
     changed: tuple[int, ...]
     log: list[str]
+
+
+@contextlib.contextmanager
+def told() -> Iterator[list[str]]:
+    """What the coordinator's log says."""
+    log: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: log.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("jobs.coordinator")
+    logger.addHandler(handler)
+    try:
+        yield log
+    finally:
+        logger.removeHandler(handler)
 
 
 @pytest.fixture(scope="module")
@@ -149,17 +171,10 @@ def bad_rounds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rounds]:
             return list(BAD.values())[number - 2][0](holder[0], answer)
         return answer
 
-    log: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: log.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("jobs.coordinator")
-    logger.addHandler(handler)
     plan = small_plan(dropouts=1, rounds=len(BAD) + 1, noise_multiplier=20.0, feature_mean_noise_multiplier=None)
     holder.append(simulation(tmp_path_factory.mktemp("run"), plan, alter=alter))
-    try:
+    with told() as log:
         holder[0].run()
-    finally:
-        logger.removeHandler(handler)
     yield Rounds(holder[0], tuple(changed), log)
 
 
@@ -196,6 +211,187 @@ def test_without_dropouts_a_bad_answer_ends_the_run(tmp_path: Path) -> None:
     (body,) = bodies(whole.entries, ROUND_ABORTED)
     assert (body["participants"], body["dropped"]) == (["amstel", "berkel"], ["dommel"])
     assert "dommel: answered with str, expected a message [bad-answer]" in body["reason"]
+
+
+Asked = Callable[[dict[str, Any]], dict[str, Any]]
+"""Alters what dommel is asked; gets and returns a whole request."""
+
+
+def keyed(kind: type[ShareRequest | RoundRequest], field: str, change: Callable[[dict[str, SignedKey]], Any]) -> Asked:
+    """Other keys in a directory."""
+
+    def alter(request: dict[str, Any]) -> dict[str, Any]:
+        message = kind.from_message(request["secagg"])
+        fields = {name: dict(value) for name, value in vars(message).items() if isinstance(value, Mapping)}
+        fields[field] = change(fields[field])
+        return {**request, "secagg": kind(round=message.round, **fields).to_message()}
+
+    return alter
+
+
+def asked(**fields: Any) -> Asked:
+    return lambda request: {**request, "secagg": {**request["secagg"], **fields}}
+
+
+def another_model(request: dict[str, Any]) -> dict[str, Any]:
+    return {**request, "model": request["model"] + b" "}
+
+
+def unmasking(change: Callable[[UnmaskRequest], dict[str, Any]]) -> Asked:
+    def alter(request: dict[str, Any]) -> dict[str, Any]:
+        message = UnmaskRequest.from_message(request["secagg"])
+        return {**request, "secagg": UnmaskRequest(**{**vars(message), **change(message)}).to_message()}
+
+    return alter
+
+
+def swapped(keys: dict[str, SignedKey]) -> dict[str, SignedKey]:
+    """Amstel's key under berkel's name."""
+    return {**keys, "berkel": keys["amstel"]}
+
+
+SERVER_LIES: dict[str, tuple[str, Asked, str]] = {
+    "another model": ("round", another_model, "model-differs"),  # first, so that every later round has a set-up
+    "a round it masked": ("announce", asked(round=1), r"server: asks for round 1, but dommel masked round \d+ before"),
+    "a swapped channel key": (
+        "share_keys",
+        keyed(ShareRequest, "channel_keys", swapped),
+        "berkel: its channel key does not verify",
+    ),
+    "a swapped mask key": (
+        "share_keys",
+        keyed(ShareRequest, "mask_keys", swapped),
+        "berkel: its mask key does not verify",
+    ),
+    "another key for itself": (
+        "share_keys",
+        keyed(ShareRequest, "mask_keys", lambda keys: {**keys, "dommel": keys["berkel"]}),
+        "server: another mask key is given out for dommel",
+    ),
+    "a swapped key in the round": (
+        "round",
+        keyed(RoundRequest, "mask_keys", swapped),
+        "berkel: its mask key does not verify",
+    ),
+    "too few participants": (
+        "round",
+        keyed(RoundRequest, "mask_keys", lambda keys: {site: keys[site] for site in ("amstel", "dommel")}),
+        "expected at least 3 hospitals, got 2",
+    ),
+    "a round beyond the plan": ("round", asked(round=999), "the plan has rounds 1 to"),
+    "no keys": ("round", asked(mask_keys=b""), "dommel itself is missing"),
+    "a forged survivors' set": ("survivors", asked(survivors=["amstel", "dommel", "geul"]), "they differ in: berkel"),
+    "a survivor said to have dropped": (
+        "survivors",
+        asked(survivors=["amstel", "dommel"], dropped=["berkel", "geul"]),
+        "the sum would carry too little noise",
+    ),
+    "itself said to have dropped": (
+        "survivors",
+        asked(survivors=["amstel", "berkel", "geul"], dropped=["dommel"]),
+        "names dommel as dropped and asks for its signature",
+    ),
+    "a forged signature": (
+        "unmask",
+        unmasking(lambda r: {"signatures": {**r.signatures, "berkel": bytes(64)}}),
+        "berkel: its survivors' set does not verify",
+    ),
+    "too few signatures": (
+        "unmask",
+        unmasking(lambda r: {"signatures": {site: r.signatures[site] for site in ("amstel", "dommel")}}),
+        "expected at least 3 signatures",
+    ),
+    "both kinds of a survivor's shares": (
+        "unmask",
+        unmasking(lambda r: {"mask_key_shares": {"berkel": r.self_mask_shares["berkel"]}}),
+        "never both of one hospital",
+    ),
+    "garbage": ("unmask", lambda request: {"secagg": b"\x80\x04garbage"}, "secagg-unmask-request: expected a dict"),
+    "nothing": ("survivors", lambda request: {}, "expected a dict, got NoneType"),
+}
+
+
+class LyingServer:
+    """Asks dommel for something else: in round r, from 2 on, what the lie r - 2 says."""
+
+    def __init__(self, inner: Transport) -> None:
+        self._inner = inner
+        self.told: list[int] = []
+
+    def call(self, method: str, requests: Mapping[str, Message], *, timeout_s: float) -> Mapping[str, Answer]:
+        sent = dict(requests)
+        if isinstance(body := sent.get("dommel", {}).get("secagg"), dict) and body["round"] > 1:
+            lie_method, alter, _ = list(SERVER_LIES.values())[body["round"] - 2]
+            if method == lie_method:
+                self.told.append(body["round"])
+                sent["dommel"] = alter(dict(sent["dommel"]))
+        return self._inner.call(method, sent, timeout_s=timeout_s)
+
+
+@pytest.fixture(scope="module")
+def lied_to(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rounds]:
+    plan = small_plan(
+        dropouts=1, rounds=len(SERVER_LIES) + 1, noise_multiplier=20.0, feature_mean_noise_multiplier=None
+    )
+    liars: list[LyingServer] = []
+
+    def wrap(inner: Transport) -> Transport:
+        liars.append(LyingServer(inner))
+        return liars[-1]
+
+    whole = simulation(tmp_path_factory.mktemp("run"), plan, wrap=wrap)
+    with told() as log:
+        whole.run()
+    yield Rounds(whole, tuple(liars[0].told), log)
+
+
+@pytest.mark.parametrize("case", SERVER_LIES)
+def test_a_hospital_refuses_what_a_lying_server_asks(case: str, lied_to: Rounds) -> None:
+    number = list(SERVER_LIES).index(case) + 2
+    method, _, reason = SERVER_LIES[case]
+    whole = lied_to.simulation
+    assert lied_to.changed.count(number) == 1
+    (told,) = [line for line in lied_to.log if f"round {number}:" in line]
+    assert re.search(f"dommel: .*{reason}", told), told
+    body = bodies(whole.entries, ROUND_COMPLETED)[number - 1]
+    # Before the vector it has neither computed nor paid; after it, its vector is in the sum that the others open.
+    paid = method in ("survivors", "unmask")
+    assert ("dommel" in body["participants"]) == paid
+    assert (f"round {number}" in whole.ledgers["dommel"].committed(whole.run_id, TRAINING)) == paid
+    assert set(THREE) - {"dommel"} <= set(body["participants"])
+
+
+class PowerCut(BaseException):
+    """Ends the coordinator at once."""
+
+
+def test_a_round_replayed_to_a_resumed_run_is_refused(tmp_path: Path) -> None:
+    """The coordinator dies in round 3 and comes back with an older state: nobody answers round 3 again."""
+    cut = [True]
+
+    def alter(method: str, site: str, request: Message, real: Callable[[], Answer]) -> Any:
+        if method == "survivors" and request["secagg"]["round"] == 3 and cut:
+            cut.clear()
+            raise PowerCut
+        return real()
+
+    whole = simulation(tmp_path, small_plan(rounds=3), alter=alter)
+    with pytest.raises(PowerCut):
+        whole.run()
+    spent = {site: whole.ledgers[site].committed(whole.run_id, TRAINING) for site in SITES}
+    assert all("round 3" in rounds for rounds in spent.values())
+    kept = whole.states.pop()  # the announcement of round 3 is forgotten
+    assert (kept.announced, whole.states[-1].announced) == (3, 2)
+    with pytest.raises(RunInterrupted, match="amstel: last_round: expected a round up to 2, got 3"):
+        whole.run()
+    for site in SITES:  # nor where the server does not ask how far they are
+        with pytest.raises(SiteError, match=f"server: asks for round 3, but {site} masked round 3 before"):
+            whole.participants[site].handle("announce", {"secagg": AnnounceRequest(round=3).to_message()})
+    assert spent == {site: whole.ledgers[site].committed(whole.run_id, TRAINING) for site in SITES}
+    whole.states.append(kept)
+    whole.run()
+    assert [body["round"] for body in bodies(whole.entries, ROUND_ABORTED)] == [3]
+    assert [body["round"] for body in bodies(whole.entries, ROUND_COMPLETED)] == [1, 2, 4]
 
 
 class Swapping:

@@ -204,3 +204,20 @@ def test_the_shape_follows_encoder_and_labels() -> None:
     shape = linear_model(small_plan())
     assert (shape.features, shape.labels, shape.vector_length) == (FEATURES, len(CODES), LENGTH)
     assert secagg_parameters(small_plan(), "run").dimension == LENGTH
+
+
+TEN = tuple(f"hospital {number:02}" for number in range(10))
+
+
+@pytest.mark.parametrize(
+    ("colluders", "dropouts", "threshold"), [(1, 1, 7), (3, 3, 7), (4, 2, 8), (6, 1, 9), (8, 0, 10)]
+)
+def test_as_many_may_collude_with_a_lying_server_as_the_noise_is_for(
+    colluders: int, dropouts: int, threshold: int
+) -> None:
+    terms = secagg_parameters(small_plan(sites=TEN, colluders=colluders, dropouts=dropouts, epsilon=5.0), "run")
+    assert terms.threshold == threshold
+    assert terms.colluders >= colluders
+    if threshold + dropouts == len(TEN):
+        with pytest.raises(PlanError, match=f"allowed_dropouts: expected 0-{dropouts} for 10 hospitals"):
+            secagg_parameters(small_plan(sites=TEN, colluders=colluders, dropouts=dropouts + 1, epsilon=5.0), "run")

@@ -1,10 +1,10 @@
 """What a lie in secure aggregation is, for the tables of lies beside this file, and a federation to tell it in.
 
-Every lie is told in round 2, after an honest round whose messages can be replayed.
+Every lie is told in round 2, where it replays something after an honest round 1.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,13 @@ Vectors = Mapping[str, np.ndarray[Any, np.dtype[np.int64]]]
 
 def terms(**change: Any) -> SecAggParameters:
     """The terms of round 2's run, or of another."""
-    values = {"consortium": "demo", "run_id": "run-1", "sites": SITES, "dimension": DIMENSION, "allowed_dropouts": 2}
+    values: dict[str, Any] = {
+        "consortium": "demo",
+        "run_id": "run-1",
+        "sites": SITES,
+        "dimension": DIMENSION,
+        "allowed_dropouts": 2,
+    }
     return SecAggParameters(**(values | change))
 
 
@@ -61,7 +67,7 @@ def total(vectors: Vectors, sites: tuple[str, ...]) -> list[int]:
 
 
 class Scene:
-    """A federation after an honest round 1, its messages, and what hospitals revealed.
+    """A federation, after an honest round 1 unless told otherwise, its messages, and what hospitals revealed.
 
     Attributes:
       earlier: the honest messages of round 1's set-up and round, by hospital and kind.
@@ -110,6 +116,7 @@ class Lie:
       named: whom the error names, or the field of a malformed message.
       says: what it says, a regular expression.
       missing: hospitals whose vectors are lost before, so that there is somebody dropped.
+      replays: whether it needs an honest round before.
     """
 
     kind: str
@@ -119,10 +126,11 @@ class Lie:
     named: str
     says: str = ""
     missing: tuple[str, ...] = ()
+    replays: bool = False
 
 
-def deliver(scene: Scene, site: str, wire: Wire) -> None:
-    """Hands a message to whom it is for, as the federation does."""
+def deliver(scene: Scene, site: str, kind: str, wire: Wire) -> None:
+    """Hands a message to the party that gets messages of this kind, as the federation does."""
     client, server = scene.federation.clients[site], scene.federation.server
     to: dict[str, Callable[[Wire], object]] = {
         AnnounceRequest.KIND: lambda w: client.announce(AnnounceRequest.from_message(w)),
@@ -136,18 +144,4 @@ def deliver(scene: Scene, site: str, wire: Wire) -> None:
         SurvivorsSignature.KIND: lambda w: server.receive_signature(site, SurvivorsSignature.from_message(w)),
         UnmaskAnswer.KIND: lambda w: server.receive_answer(site, UnmaskAnswer.from_message(w)),
     }
-    to[scene.honest[site, wire["type"]]["type"] if wire.get("type") in to else _kind_in_progress(scene, site)](wire)
-
-
-def _kind_in_progress(scene: Scene, site: str) -> str:
-    return next(kind for (name, kind) in reversed(scene.honest) if name == site)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What came of a round in which somebody lied."""
-
-    total: list[int] | None  # None: nothing was opened
-    survivors: tuple[str, ...] = ()
-    suspects: tuple[str, ...] = ()
-    refused: Mapping[str, Exception] = field(default_factory=dict)
+    to[kind](wire)

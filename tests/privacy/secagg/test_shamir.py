@@ -73,6 +73,23 @@ def test_malformed_shares_are_left_out_and_named(share: bytes) -> None:
     assert recover(shares, threshold=3, accept=is_secret).wrong == (2,)
 
 
+def test_doubted_holders_are_used_last_and_wrong_ones_among_them_cost_no_search() -> None:
+    shares = deal(SECRET, threshold=7, holders=range(1, 11), randomness=seeded_randomness(2))
+    for x in (1, 2, 3):
+        shares[x] = (int.from_bytes(shares[x], "big") ^ 1).to_bytes(SHARE_BYTES, "big")
+    tried = []
+
+    def accept(secret: bytes) -> bool:
+        tried.append(secret)
+        return secret == SECRET
+
+    assert recover(shares, threshold=7, accept=accept, doubted=(1, 2, 3)).wrong == (1, 2, 3)
+    assert tried == [SECRET]
+    # Doubting an honest holder does no harm: it is still needed, and not named.
+    del shares[2], shares[3]
+    assert recover(shares, threshold=7, accept=is_secret, doubted=(1, 10)).wrong == (1,)
+
+
 def test_too_few_or_too_many_wrong_shares_never_give_a_secret() -> None:
     shares = deal(SECRET, threshold=3, holders=[1, 2, 3, 4], randomness=seeded_randomness(4))
     with pytest.raises(SecAggShareError, match="at least 3 well-formed shares, got 2"):
