@@ -405,6 +405,9 @@ def _train(run: Demo, plan_hash: str) -> dict[str, Any]:
         def tell(step: dict[str, Any]) -> None:
             if "stage" not in step:
                 return
+            if "participants" not in step:  # the run goes on after its job died
+                run.console.print(f"   {step['stage']}: {step.get('reason', '')}", markup=False)
+                return
             hospitals = len(step["participants"])
             note = f"round {step['round']}/{step['rounds']}  epsilon {step['epsilon']:.2f}  {hospitals} hospitals"
             bar.update(task, description=step["stage"], total=step["rounds"], completed=step["round"], note=note)

@@ -152,7 +152,7 @@ def _found(
         log_vkey=str(log_verifier_key(log_certificate)),
     )
     home.write_config(config)
-    server_certificate = load_certificate((home.server_kit / "startup" / "server.crt").read_bytes())
+    machines = [home.server_kit / "startup" / "server.crt", home.admin_kit / "startup" / "client.crt"]
     home.record(
         Entry(
             CONSORTIUM_FOUNDED,
@@ -165,7 +165,7 @@ def _found(
                 "server": server_host,
             },
         ),
-        issued_entry(server_certificate, home),
+        *(issued_entry(load_certificate(path.read_bytes()), home) for path in machines),
     )
     kits.close_modes(home.path)
     return config

@@ -63,6 +63,14 @@ def request_person(folder: Path, *, name: str, organisation: str, role: str, pas
         if not value.strip() or not value.isprintable():
             raise OnboardingError(f"{what} {value!r}: expected printable text")
     check_new_passphrase(passphrase, "key")
+    return write_person_request(folder, name=name, organisation=organisation, role=role, passphrase=passphrase)
+
+
+def write_person_request(folder: Path, *, name: str, organisation: str, role: str, passphrase: bytes) -> Path:
+    """Make a key in `folder` and the request for its certificate, whose subject is as given.
+
+    Returns: the request's path. Raises: OnboardingError for a folder already used or an impossible subject.
+    """
     if (folder / "person.key").exists():
         raise OnboardingError(f"{folder} already holds a key; choose another folder")
     key = generate_person_key()
@@ -120,14 +128,22 @@ def approve(
     Raises: OnboardingError when the name or key is taken, `out` exists or the request's file is no longer what was
     read, ProvisioningError on a wrong passphrase or a tampered request. Nothing was signed or logged then.
     """
+    for issued in home.certificates().values():
+        _refuse_taken(request, issued)
+    return issue(home, request, passphrase=passphrase, out=out, valid_days=valid_days)
+
+
+def issue(home: ConsortiumHome, request: Request, *, passphrase: bytes, out: Path, valid_days: int) -> x509.Certificate:
+    """Sign what `request` asks for, log it, and only then write the reply to `out`.
+
+    Whether the requester may have it is decided before. Raises: as `approve`.
+    """
     if out.exists():
         raise OnboardingError(f"{out} exists already; choose another --out")
     if not out.parent.is_dir():
         raise OnboardingError(f"{out.parent} is not a folder; make it first, or choose another --out")
     if request.kind == "site" and not out.name.endswith(REPLY_SUFFIX):
         raise OnboardingError(f"{out}: the reply to a hospital must end in {REPLY_SUFFIX}")
-    for issued in home.certificates().values():
-        _refuse_taken(request, issued)
     home.sign_checkpoint()  # a log that cannot be signed must not be found out after the certificate is in it
     draft = out.with_name(f".{out.name}.draft")
     draft.unlink(missing_ok=True)
@@ -191,11 +207,18 @@ def _refuse_taken(request: Request, issued: x509.Certificate) -> None:
     if holder.name.casefold() == request.name.casefold():
         raise OnboardingError(
             f"{holder.name!r} already holds a certificate ({holder.role}, until "
-            f"{issued.not_valid_after_utc:%Y-%m-%d}); the requester must choose another name"
+            f"{issued.not_valid_after_utc:%Y-%m-%d}); the requester must choose another name, or, if it is the same "
+            "holder with a new key, `zegel consortium renew`"
         )
+    refuse_known_key(request, issued)
+
+
+def refuse_known_key(request: Request, issued: x509.Certificate) -> None:
+    """Raises OnboardingError when an issued certificate has the requested key."""
     if key_fingerprint(issued) == request.fingerprint:
         raise OnboardingError(
-            f"the key of this request is {holder}'s; {request.name} must make a key of their own and ask again"
+            f"the key of this request is {identity_of(issued)}'s; {request.name} must make a key of their own and ask "
+            "again"
         )
 
 

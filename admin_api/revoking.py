@@ -1,7 +1,7 @@
 """Suspending, reinstating and revoking certificates: one signed entry per certificate, in force at once for the log.
 
-Signatures logged before it stay good. Whether a running connection ends is the federation's business; whoever checks
-signatures while work runs asks `audit.revocation.Revocations` (`current_revocations`, or the signed list).
+Signatures logged before it stay good. The server's door ends a hospital's session within seconds, the coordinator drops
+it before the next round, and the other hospitals are sent the log's signed list (`jobs.standing`).
 """
 
 from __future__ import annotations
@@ -12,19 +12,24 @@ from admin_api.errors import OnboardingError
 from admin_api.people import Person
 from admin_api.recording import read_evidence, record_judged, signed_by
 from audit.certificates import CONSORTIUM_ADMIN, LOG, SERVER, identity_of
-from audit.checkpoint import open_checkpoint
 from audit.entry import CERTIFICATE_STATUS_CHANGED, Entry
 from audit.errors import AuditError
 from audit.evidence import Evidence
-from audit.note import VerifierKey
-from audit.revocation import REINSTATED, REVOKED, SUSPENDED, Revocations, sign_revocations
+from audit.revocation import REINSTATED, REVOKED, SUSPENDED, Revocations
 from audit.statement import CERTIFICATE_STATUS
 from jobs.home import ConsortiumHome
+from jobs.standing import read_standing
+
+ACCOUNT = "lead"  # NVFlare's role of the consortium's own account
 
 
-def change_status(home: ConsortiumHome, name: str, *, status: str, reason: str, admin: Person) -> tuple[str, ...]:
+def change_status(
+    home: ConsortiumHome, name: str, *, status: str, reason: str, admin: Person, only: str | None = None
+) -> tuple[str, ...]:
     """Suspend, reinstate or revoke all certificates of a person or hospital that this can be said of.
 
+    Args:
+        only: the digest of the one certificate to change, such as an old one whose key got lost after a renewal.
     Returns: the certificates' digests. Raises: ApprovalError unless a consortium admin asks, OnboardingError when
         nobody has this name, nothing is left to change, or no reason is given; nothing was logged then.
     """
@@ -33,7 +38,7 @@ def change_status(home: ConsortiumHome, name: str, *, status: str, reason: str, 
         raise OnboardingError("give a --reason in printable text; it stays in the log")
     try:
         evidence = read_evidence(home)
-        chosen = _certificates(evidence, name, status)
+        chosen = _certificates(evidence, name, status, only)
         entries = [
             Entry(
                 CERTIFICATE_STATUS_CHANGED,
@@ -64,13 +69,13 @@ def current_revocations(home: ConsortiumHome) -> Revocations:
 
 def signed_revocations(home: ConsortiumHome) -> bytes:
     """The list for hospitals, who have no log: signed by the log's key over a fresh checkpoint."""
-    signed = home.sign_checkpoint()
-    checkpoint = open_checkpoint(signed, VerifierKey.parse(home.config().log_vkey))
-    changes = tuple(each for each in current_revocations(home).changes if each.index < checkpoint.size)
-    return sign_revocations(Revocations(changes), checkpoint, home.log_key())
+    signed = read_standing(home).signed
+    if signed is None:
+        raise RuntimeError("expected the standing of a log")
+    return signed
 
 
-def _certificates(evidence: Evidence, name: str, status: str) -> tuple[str, ...]:
+def _certificates(evidence: Evidence, name: str, status: str, only: str | None) -> tuple[str, ...]:
     """The certificates of a holder whose status can change so; raises OnboardingError when there is none."""
     held = {
         digest: certificate
@@ -80,6 +85,9 @@ def _certificates(evidence: Evidence, name: str, status: str) -> tuple[str, ...]
     if not held:
         raise OnboardingError(f"nobody here is called {name!r}; `zegel audit log` shows who got certificates")
     _refuse_own_machines(name, held)
+    if only is not None and only not in held:
+        raise OnboardingError(f"{name!r} holds no certificate {only}; `zegel consortium certificates` lists them")
+    held = {digest: certificate for digest, certificate in held.items() if only in (None, digest)}
     before = {REINSTATED: (SUSPENDED,), SUSPENDED: (None, REINSTATED), REVOKED: (None, REINSTATED, SUSPENDED)}[status]
     chosen = [digest for digest in held if _status(evidence, digest) in before]
     if not chosen:
@@ -90,7 +98,7 @@ def _certificates(evidence: Evidence, name: str, status: str) -> tuple[str, ...]
 
 def _refuse_own_machines(name: str, held: dict[str, x509.Certificate]) -> None:
     roles = {identity_of(certificate).role for certificate in held.values()}
-    if roles & {SERVER, LOG}:
+    if roles & {SERVER, LOG, ACCOUNT}:
         raise OnboardingError(
             f"{name!r} is the consortium's own {' and '.join(sorted(roles))}; if its key is stolen, found anew"
         )

@@ -14,7 +14,7 @@ from admin_api.planning import plan_policy
 from admin_api.recording import read_evidence
 from audit.certificates import SERVER, load_certificate, verify_certificate
 from audit.durable_file import write_durably
-from audit.entry import PLAN_PROPOSED
+from audit.entry import PLAN_PROPOSED, RUN_STARTED
 from audit.errors import AuditError
 from audit.gate_trace import gates_in_force
 from audit.plan_trace import PLAN_PROPOSERS
@@ -22,7 +22,7 @@ from audit.release import check_approvals
 from jobs.errors import FederationError, RunAborted
 from jobs.federation import kit as kits
 from jobs.federation import process
-from jobs.federation.job import write_job
+from jobs.federation.job import CALL_TIMEOUT_S, write_job
 from jobs.federation.session import open_session, wait_for_enough, wait_for_sites
 from jobs.home import ConsortiumHome
 from jobs.records import (
@@ -35,7 +35,9 @@ from jobs.records import (
     read_progress,
     read_result,
     read_state,
+    recorded_by_run,
 )
+from jobs.standing import read_standing
 
 POLL_S = 0.25
 DEAD_JOB_GRACE_S = 3.0  # between the end of the coordinator's process and asking NVFlare what became of the job
@@ -50,6 +52,7 @@ class Started:
 
     run_id: str
     job_id: str
+    told: int = 0  # lines of the run's progress that were there before
 
 
 def start_server(home: ConsortiumHome) -> process.Process:
@@ -116,22 +119,40 @@ def check_announced(home: ConsortiumHome, sites: Sequence[str]) -> None:
         )
 
 
-def start_run(home: ConsortiumHome, plan_hash: str, *, timeout_s: float) -> Started:
+def check_not_barred(home: ConsortiumHome, sites: Sequence[str]) -> None:
+    """Raises ApprovalError for a hospital whose certificates are all suspended, revoked or out of time.
+
+    The coordinator asks again before every round; here nothing is started yet.
+    """
+    try:
+        barred = read_standing(home).barred(at=home.clock())
+    except AuditError as error:
+        raise ApprovalError(f"{error}. Nothing was started.") from None
+    if reasons := [f"{site}: {barred[site]}" for site in sites if site in barred]:
+        raise ApprovalError(f"{'; '.join(reasons)}. Nothing was started.")
+
+
+def start_run(
+    home: ConsortiumHome, plan_hash: str, *, timeout_s: float, call_timeout_s: float = CALL_TIMEOUT_S
+) -> Started:
     """Submit an approved plan once all its hospitals are connected.
 
+    Args:
+        call_timeout_s: how long a hospital may take for one call of a round; the round goes on without it then.
     Raises: PlanError, ApprovalError, FederationError; nothing was started then.
     """
     plan = load_plan(home, plan_hash)
     check_approved(home, plan_hash)
     check_announced(home, plan.sites)
     check_gates_set(home, plan.task)
+    check_not_barred(home, plan.sites)
     sites = tuple(sorted({*plan.sites, *plan.evaluation_sites}))
     with open_session(home, timeout_s=timeout_s) as session:
         wait_for_sites(session, sites, timeout_s=timeout_s)
         run_id = new_run_id(home)
         folder = home.run_folder(run_id)
         try:
-            job = write_job(folder, run_id=run_id, plan_hash=plan_hash, sites=sites)
+            job = write_job(folder, run_id=run_id, plan_hash=plan_hash, sites=sites, call_timeout_s=call_timeout_s)
             write_durably(folder / PLAN_FILE, plan_hash.encode())
             return Started(run_id, session.submit(job))
         except BaseException:
@@ -139,7 +160,9 @@ def start_run(home: ConsortiumHome, plan_hash: str, *, timeout_s: float) -> Star
             raise
 
 
-def resume_run(home: ConsortiumHome, run_id: str, *, timeout_s: float) -> Started | None:
+def resume_run(
+    home: ConsortiumHome, run_id: str, *, timeout_s: float, call_timeout_s: float = CALL_TIMEOUT_S
+) -> Started | None:
     """Hand the rest of a run to the server as a new job, with the hospitals that are connected.
 
     Waits up to `timeout_s` for server and enough hospitals. Returns: None when the run has ended or is being carried
@@ -152,12 +175,23 @@ def resume_run(home: ConsortiumHome, run_id: str, *, timeout_s: float) -> Starte
     plan = load_plan(home, plan_hash)
     check_approved(home, plan_hash)
     with open_session(home, timeout_s=timeout_s) as session:
-        there = wait_for_enough(session, plan.sites, plan.minimum_sites, timeout_s=timeout_s)
+        # The first time all of them have to join; see `Coordinator`.
+        enough = plan.minimum_sites if recorded_by_run(home, run_id, RUN_STARTED) else len(plan.sites)
+        there = wait_for_enough(session, plan.sites, enough, timeout_s=timeout_s)
         others = set(session.connected()) & set(plan.evaluation_sites)
         folder = home.run_folder(run_id)
-        job = write_job(folder, run_id=run_id, plan_hash=plan_hash, sites=sorted({*there, *others}))
+        chosen = sorted({*there, *others})
+        # One that has stopped looks connected for a while: the job must not wait for it.
+        job = write_job(
+            folder,
+            run_id=run_id,
+            plan_hash=plan_hash,
+            sites=chosen,
+            enough=enough,
+            call_timeout_s=call_timeout_s,
+        )
         (folder / RESULT_FILE).unlink(missing_ok=True)
-        return Started(run_id, session.submit(job))
+        return Started(run_id, session.submit(job), told=len(read_progress(home, run_id)))
 
 
 def follow(
@@ -167,6 +201,7 @@ def follow(
     tell: Callable[[dict[str, Any]], None],
     timeout_s: float,
     patience_s: float,
+    call_timeout_s: float = CALL_TIMEOUT_S,
 ) -> dict[str, Any]:
     """Follow a run to its end, and go on with it as a new job whenever its job is lost.
 
@@ -195,7 +230,7 @@ def follow(
                 f"`zegel run resume {started.run_id}` goes on with it."
             )
         tell({"stage": "resuming", "round": finished, "reason": reason})
-        again = resume_run(home, started.run_id, timeout_s=left)
+        again = resume_run(home, started.run_id, timeout_s=left, call_timeout_s=call_timeout_s)
         if again is not None:
             watcher.job_id = again.job_id
 
@@ -207,7 +242,7 @@ class _Watcher:
         self._home = home
         self._run_id = started.run_id
         self._tell = tell
-        self._seen = len(read_progress(home, started.run_id)) if is_carried_out(home, started.run_id) else 0
+        self._seen = started.told
         self.job_id = started.job_id
 
     def watch(self, deadline: float) -> str | None:

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from admin_api.commands.certificates import (
+    consortium_approve,
+    consortium_certificates,
+    consortium_reinstate,
+    consortium_renew,
+    consortium_renew_own,
+    consortium_revocations,
+    consortium_revoke,
+    consortium_suspend,
+)
 from admin_api.commands.options import (
     HERE,
     ROOT_VARIABLE,
     AsJson,
     Home,
     PassphraseFile,
-    PersonFolder,
-    PersonPassphrase,
-    Reason,
-    Yes,
     answer,
     open_home,
-    open_signer,
     passphrase,
     told,
 )
-
-Holder = Annotated[str, typer.Argument(help="The person's or hospital's name, as on the certificate.")]
 
 consortium_app = typer.Typer(no_args_is_help=True, help="Found the consortium, approve certificates, run its server.")
 
@@ -77,55 +79,14 @@ def consortium_init(
     )
 
 
-@consortium_app.command("approve")
-def consortium_approve(
-    request: Annotated[Path, typer.Argument(help="NAME.request.zip of a hospital or person.request.json.")],
-    out: Annotated[Path, typer.Option(help="Where to write the reply (NAME.signed.zip, or a person's person.crt).")],
-    fingerprint: Annotated[
-        str | None,
-        typer.Option(help="The key's fingerprint as the requester read it to you; refused if it differs."),
-    ] = None,
-    valid_days: Annotated[int, typer.Option(help="How long the certificate is valid.", min=1, max=3650)] = 365,
-    yes: Yes = False,
-    passphrase_file: PassphraseFile = None,
-    home: Home = HERE,
-    as_json: AsJson = False,
-) -> None:
-    """Look at a certificate request, compare its fingerprint with the requester, and sign it.
-
-    The certificate is written to the audit log before the reply can be handed out.
-    """
-    from admin_api.errors import OnboardingError
-    from admin_api.onboarding import approve, read_request
-
-    with told():
-        consortium = open_home(home)
-        asked = read_request(request)
-        typer.echo(f"{asked.name} of {asked.organisation} asks for a certificate as {asked.role}.", err=as_json)
-        typer.echo(f"Fingerprint of its key: {asked.fingerprint}", err=as_json)
-        if fingerprint is not None and fingerprint.strip().lower() != asked.fingerprint:
-            raise OnboardingError(
-                f"the fingerprints differ: read to you {fingerprint}, in the request {asked.fingerprint}; "
-                "nothing was signed. Ask the requester for the file again, by another way"
-            )
-        if fingerprint is None and not yes:
-            if not sys.stdin.isatty():
-                raise OnboardingError("give --fingerprint as the requester read it to you, or --yes")
-            typer.confirm("Did the requester read the same fingerprint to you?", abort=True, err=True)
-        secret = passphrase(passphrase_file, ROOT_VARIABLE, "Passphrase of the root key")
-        certificate = approve(consortium, asked, passphrase=secret, out=out, valid_days=valid_days)
-    answer(
-        {
-            "name": asked.name,
-            "organisation": asked.organisation,
-            "role": asked.role,
-            "fingerprint": asked.fingerprint,
-            "valid_until": f"{certificate.not_valid_after_utc:%Y-%m-%d}",
-            "reply": str(out),
-        },
-        [f"Signed, valid until {certificate.not_valid_after_utc:%Y-%m-%d}. Send {out} back to {asked.name}."],
-        as_json,
-    )
+consortium_app.command("approve")(consortium_approve)
+consortium_app.command("renew")(consortium_renew)
+consortium_app.command("renew-own")(consortium_renew_own)
+consortium_app.command("certificates")(consortium_certificates)
+consortium_app.command("suspend")(consortium_suspend)
+consortium_app.command("reinstate")(consortium_reinstate)
+consortium_app.command("revoke")(consortium_revoke)
+consortium_app.command("revocations")(consortium_revocations)
 
 
 @consortium_app.command("manifest")
@@ -146,85 +107,6 @@ def consortium_manifest(
          f"{said['period_last']}; logged."],
         as_json,
     )  # fmt: skip
-
-
-@consortium_app.command("suspend")
-def consortium_suspend(
-    name: Holder,
-    signer: PersonFolder,
-    reason: Reason = "",
-    passphrase_file: PersonPassphrase = None,
-    home: Home = HERE,
-    as_json: AsJson = False,
-) -> None:
-    """Suspend a person's or hospital's certificates until further notice. A consortium admin signs.
-
-    Nothing they sign counts from here on; what the log holds already stays good.
-    """
-    _change(name, "suspended", signer, reason, passphrase_file, home, as_json)
-
-
-@consortium_app.command("reinstate")
-def consortium_reinstate(
-    name: Holder,
-    signer: PersonFolder,
-    reason: Reason = "",
-    passphrase_file: PersonPassphrase = None,
-    home: Home = HERE,
-    as_json: AsJson = False,
-) -> None:
-    """Take a suspension back. A consortium admin signs."""
-    _change(name, "reinstated", signer, reason, passphrase_file, home, as_json)
-
-
-@consortium_app.command("revoke")
-def consortium_revoke(
-    name: Holder,
-    signer: PersonFolder,
-    reason: Reason = "",
-    passphrase_file: PersonPassphrase = None,
-    home: Home = HERE,
-    as_json: AsJson = False,
-) -> None:
-    """Revoke a person's or hospital's certificates for ever. A consortium admin signs.
-
-    Nothing they sign counts from here on; what the log holds already stays good. They need a new key and certificate,
-    under another name, to come back.
-    """
-    _change(name, "revoked", signer, reason, passphrase_file, home, as_json)
-
-
-def _change(
-    name: str, status: str, signer: Path, reason: str, passphrase_file: Path | None, home: Path, as_json: bool
-) -> None:
-    from admin_api.revoking import change_status
-
-    with told():
-        consortium = open_home(home)
-        admin = open_signer(consortium, signer, passphrase_file)
-        changed = change_status(consortium, name, status=status, reason=reason, admin=admin)
-    answer(
-        {"name": name, "status": status, "certificates": list(changed)},
-        [f"{name} is {status}; the log keeps it. Certificates: {', '.join(changed)}"],
-        as_json,
-    )
-
-
-@consortium_app.command("revocations")
-def consortium_revocations(
-    out: Annotated[Path, typer.Option(help="Where to write the signed list.")],
-    home: Home = HERE,
-    as_json: AsJson = False,
-) -> None:
-    """Write the list of suspended and revoked certificates, signed by the log, for those who have no log."""
-    from admin_api.revoking import current_revocations, signed_revocations
-    from audit.durable_file import write_durably
-
-    with told():
-        consortium = open_home(home)
-        changes = len(current_revocations(consortium).changes)
-        write_durably(out, signed_revocations(consortium))
-    answer({"changes": changes, "out": str(out)}, [f"Wrote {changes} changes to {out}, signed by the log."], as_json)
 
 
 @consortium_app.command("start")
@@ -267,12 +149,14 @@ def consortium_status(
     home: Home = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Is the server up, and which hospitals are connected? Exit code 1 if it is not."""
+    """Is the server up, which hospitals are connected, which certificates end soon? Exit code 1 if it is not up."""
+    from admin_api.holders import warning_line, warnings
     from jobs.federation import process
     from jobs.federation.session import open_session
 
     with told():
         consortium = open_home(home)
+        ending = warnings(consortium)
         running = process.find(consortium.server_kit)
         connected: tuple[str, ...] = ()
         if running is not None:
@@ -283,10 +167,12 @@ def consortium_status(
             "running": running is not None,
             "pid": running.pid if running else None,
             "connected": list(connected),
+            "certificates_ending": [each.to_json() for each in ending],
         },
         [
             f"The server runs as process {running.pid}." if running else "The server does not run.",
             f"Connected: {', '.join(connected) or 'nobody'}.",
+            *(warning_line(each) for each in ending),
         ],
         as_json,
     )

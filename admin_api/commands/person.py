@@ -7,14 +7,19 @@ from typing import Annotated
 
 import typer
 
-from admin_api.commands.options import PERSON_VARIABLE, AsJson, PersonPassphrase, answer, passphrase, told
+from admin_api.commands.options import (
+    HERE,
+    PERSON_VARIABLE,
+    AsJson,
+    Home,
+    PersonPassphrase,
+    answer,
+    open_home,
+    passphrase,
+    told,
+)
 
 person_app = typer.Typer(no_args_is_help=True, help="Keys and certificates of people who sign.")
-
-
-@person_app.callback()
-def _person() -> None:
-    """Keys and certificates of people who sign."""  # with one command only, Typer would drop the group
 
 
 @person_app.command("request")
@@ -45,3 +50,49 @@ def person_request(
         ],
         as_json,
     )
+
+
+@person_app.command("renew")
+def person_renew(
+    folder: Annotated[Path, typer.Argument(help="The folder with the person's key and certificate.")],
+    passphrase_file: PersonPassphrase = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a new key, under the same passphrase, and a request for a renewed certificate. The old one stays in use.
+
+    The consortium answers with `zegel consortium renew`; `zegel person install` changes over.
+    """
+    from admin_api.onboarding import read_request
+    from admin_api.renewing_people import request_person_renewal
+
+    with told():
+        secret = passphrase(passphrase_file, PERSON_VARIABLE, f"Passphrase of the key in {folder}")
+        path = request_person_renewal(folder, passphrase=secret)
+        asked = read_request(path)
+    answer(
+        {"request": str(path), "fingerprint": asked.fingerprint},
+        [
+            f"Request written to {path}; send it to the consortium.",
+            f"Fingerprint of the new key: {asked.fingerprint}; read it to the consortium.",
+            f"Then: `zegel person install {folder} THE-REPLY`. Nothing changes until then.",
+        ],
+        as_json,
+    )
+
+
+@person_app.command("install")
+def person_install(
+    folder: Annotated[Path, typer.Argument(help="The folder with the person's key and certificate.")],
+    reply: Annotated[Path, typer.Argument(help="The consortium's reply to `zegel person renew`.")],
+    passphrase_file: PersonPassphrase = None,
+    home: Home = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Put a renewed certificate and its key in the place of the old ones."""
+    from admin_api.renewing_people import install_person_renewal
+
+    with told():
+        consortium = open_home(home)
+        secret = passphrase(passphrase_file, PERSON_VARIABLE, f"Passphrase of the key in {folder}")
+        ends = install_person_renewal(folder, reply, passphrase=secret, root=consortium.root(), now=consortium.clock())
+    answer({"ends": f"{ends:%Y-%m-%d}"}, [f"Renewed; valid until {ends:%Y-%m-%d}."], as_json)

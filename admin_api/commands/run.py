@@ -26,6 +26,15 @@ Patience = Annotated[
         min=1,
     ),
 ]
+CallTimeout = Annotated[
+    int,
+    typer.Option(
+        help="Seconds a hospital may take for one call of a round; the round then goes on without it if the plan "
+        "allows that many dropouts, and it is let in again when it answers.",
+        min=5,
+        max=3600,
+    ),
+]
 
 
 @run_app.command("start")
@@ -34,6 +43,7 @@ def run_start(
     wait: Wait = 60,
     timeout: Timeout = 86400,
     patience: Patience = 600,
+    call_timeout: CallTimeout = 120,
     home: Home = HERE,
     as_json: AsJson = False,
 ) -> None:
@@ -48,10 +58,10 @@ def run_start(
     with told():
         consortium = open_home(home)
         plan = load_plan(consortium, plan_hash)
-        started = start_run(consortium, plan_hash, timeout_s=wait)
+        started = start_run(consortium, plan_hash, timeout_s=wait, call_timeout_s=call_timeout)
         if not as_json:
             typer.echo(f"Run {started.run_id} of plan {plan.name}.")
-        _follow(consortium, started, timeout, patience, as_json)
+        _follow(consortium, started, timeout, patience, call_timeout, as_json)
 
 
 @run_app.command("resume")
@@ -60,6 +70,7 @@ def run_resume(
     wait: Wait = 60,
     timeout: Timeout = 86400,
     patience: Patience = 600,
+    call_timeout: CallTimeout = 120,
     home: Home = HERE,
     as_json: AsJson = False,
 ) -> None:
@@ -69,28 +80,30 @@ def run_resume(
     stays spent. A run that is being carried out is only watched.
     """
     from admin_api.running import Started, resume_run
-    from jobs.records import read_result
+    from jobs.records import read_progress, read_result
 
     with told():
         consortium = open_home(home)
-        started = resume_run(consortium, run_id, timeout_s=wait)
+        started = resume_run(consortium, run_id, timeout_s=wait, call_timeout_s=call_timeout)
         if started is None:
             result = read_result(consortium, run_id)
             if not as_json:
                 typer.echo(
                     f"Run {run_id} is being carried out." if result is None else f"Run {run_id} has {result['status']}."
                 )
-            started = Started(run_id, "")
-        _follow(consortium, started, timeout, patience, as_json)
+            started = Started(run_id, "", told=len(read_progress(consortium, run_id)))
+        _follow(consortium, started, timeout, patience, call_timeout, as_json)
 
 
-def _follow(home: ConsortiumHome, started: Started, timeout: int, patience: int, as_json: bool) -> None:
+def _follow(
+    home: ConsortiumHome, started: Started, timeout: int, patience: int, call_timeout: int, as_json: bool
+) -> None:
     from admin_api.running import follow
 
     def tell(step: dict[str, Any]) -> None:
         typer.echo(json.dumps({"run_id": started.run_id, **step}) if as_json else _step_line(step))
 
-    result = follow(home, started, tell=tell, timeout_s=timeout, patience_s=patience)
+    result = follow(home, started, tell=tell, timeout_s=timeout, patience_s=patience, call_timeout_s=call_timeout)
     answer(
         {"run_id": started.run_id, **result},
         [f"Finished after {result['rounds']} rounds: version {result['version']}."],
@@ -141,17 +154,24 @@ def run_status(
 ) -> None:
     """Where a run is, or how it ended."""
     from jobs.errors import FederationError
-    from jobs.records import read_progress, read_result
+    from jobs.records import is_carried_out, read_progress, read_result
 
     with told():
         consortium = open_home(home)
+        running = is_carried_out(consortium, run_id)
         steps = read_progress(consortium, run_id)
         result = read_result(consortium, run_id)
         if not steps and result is None and not consortium.run_folder(run_id).is_dir():
             raise FederationError(f"no run {run_id} in {consortium.path}; `zegel run start` prints a run's name")
     lines = [_step_line(steps[-1])] if steps else []
     if result is None:
-        lines.append("still running" if steps else "handed to the server; no step was reported yet")
+        if running:
+            lines.append("still running")
+        elif steps:
+            lines.append(f"stopped, or waiting for the server; if nobody follows it: `zegel run resume {run_id}`")
+        else:
+            lines.append("handed to the server; no step was reported yet")
     else:
         lines.append(f"{result['status']}: {result.get('reason', result.get('version'))}")
-    answer({"run_id": run_id, "last_step": steps[-1] if steps else None, "result": result}, lines, as_json)
+    last = steps[-1] if steps else None
+    answer({"run_id": run_id, "running": running, "last_step": last, "result": result}, lines, as_json)
