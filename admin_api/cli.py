@@ -42,7 +42,13 @@ COMMANDS: dict[str, Lazy] = {
     "plan": Lazy("admin_api.commands.plan:plan_app", "Propose and approve training plans.", CONSORTIUM, "consortium"),
     "run": Lazy("admin_api.commands.run:run_app", "Carry out an approved plan and watch it.", CONSORTIUM, "consortium"),
     "release": Lazy("admin_api.commands.release:release_app", "Certify releases.", CONSORTIUM, "consortium"),
-    "audit": Lazy("audit.commands:audit_app", "Read and check the audit log.", CONSORTIUM, "log"),
+    "audit": Lazy(
+        "audit.commands:audit_app",
+        "Read and check the audit log.",
+        CONSORTIUM,
+        "log",
+        joined=(("erase", "admin_api.commands.erase:erase"),),
+    ),
     "site": Lazy("site_packages.commands:site_app", "A hospital's machine: join, import, start.", HOSPITAL, "site"),
     "privacy": Lazy(
         "privacy.commands:privacy_app",

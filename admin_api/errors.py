@@ -3,6 +3,7 @@
 AdminError
 ├── OnboardingError   a request or certificate cannot be accepted
 ├── ApprovalError     an approval is missing, void or not this person's to give
+├── ErasureRefused    a personal value is not to be erased, or not yet
 └── ReleaseRefused    a version cannot become a release
 """
 
@@ -19,6 +20,10 @@ class OnboardingError(AdminError):
 
 class ApprovalError(AdminError):
     """An approval cannot be given or counted."""
+
+
+class ErasureRefused(AdminError):
+    """A personal value cannot be erased, or not yet."""
 
 
 class ReleaseRefused(AdminError):

@@ -15,6 +15,8 @@ from admin_api.errors import OnboardingError
 from audit.canonical import format_time
 from audit.certificates import (
     LOG,
+    PEOPLE,
+    Identity,
     certificate_digest,
     certificate_pem,
     identity_of,
@@ -23,7 +25,8 @@ from audit.certificates import (
     root_fingerprint,
 )
 from audit.checkpoint import log_origin, log_verifier_key
-from audit.entry import CERTIFICATE_ISSUED, CONSORTIUM_FOUNDED, Entry
+from audit.disclosure import Disclosure
+from audit.entry import CERTIFICATE_ISSUED, CONSORTIUM_FOUNDED, VALUE_ERASED, Entry
 from audit.errors import AuditError
 from audit.signing_keys import generate_log_key, private_key_pem
 from jobs.errors import ProvisioningError
@@ -100,7 +103,7 @@ def _found(
 ) -> ConsortiumConfig:
     home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
     home.path.chmod(0o700)
-    for folder in ("ca", "artifacts", "runs", "server", "admin"):
+    for folder in ("ca", "artifacts", "disclosures", "runs", "server", "admin"):
         (home.path / folder).mkdir(mode=0o700)
     profile = write_profile(
         home.path, project=name, host=server_host, fed_learn_port=fed_learn_port, admin_port=admin_port
@@ -171,8 +174,12 @@ def _found(
     return config
 
 
-def issued_entry(certificate: x509.Certificate, home: ConsortiumHome) -> Entry:
-    """The log entry for a certificate this consortium issued."""
+def issued_entry(certificate: x509.Certificate, home: ConsortiumHome, name: Disclosure | None = None) -> Entry:
+    """The log entry for a certificate this consortium issued.
+
+    `name` is a new person's; a further certificate of a known person names the commitment of the first. Raises
+    OnboardingError for a person whose name is not known, or was erased.
+    """
     identity = identity_of(certificate)
     return Entry(
         CERTIFICATE_ISSUED,
@@ -183,9 +190,26 @@ def issued_entry(certificate: x509.Certificate, home: ConsortiumHome) -> Entry:
             "name": identity.name,
             "organisation": identity.organisation,
             "role": identity.role,
+            "holder": name.commitment if name is not None else _known_holder(identity, home),
             "not_before": format_time(certificate.not_valid_before_utc),
             "not_after": format_time(certificate.not_valid_after_utc),
         },
+    )
+
+
+def _known_holder(identity: Identity, home: ConsortiumHome) -> str | None:
+    if identity.role not in PEOPLE:
+        return None
+    with home.log() as log:
+        erased = {entry.body["commitment"] for _, entry in log.entries(kind=VALUE_ERASED)}
+        for _, entry in log.entries(kind=CERTIFICATE_ISSUED):
+            if entry.body["name"] == identity.name:
+                holder: str | None = entry.body["holder"]
+                if holder in erased:
+                    break
+                return holder
+    raise OnboardingError(
+        f"the name of {identity.name} is not known here, or was erased; they ask by name, with `zegel person request`"
     )
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from admin_api.errors import ReleaseRefused
 from admin_api.people import Person
-from admin_api.recording import read_evidence, record_judged, signed_by
+from admin_api.recording import read_evidence, reason_of, record_judged, signed_by
 from audit.canonical import digest_of, format_time, parse_json_object, parse_time
 from audit.certificates import CLIENT, identity_of
+from audit.disclosure import commitment_of
 from audit.entry import GATES_SET, PRIVACY_AUDIT_REPORTED, Entry
 from audit.errors import AuditError, CanonicalError
 from audit.evidence import Evidence
@@ -56,14 +57,15 @@ def set_gates(
     if not gates:
         raise ReleaseRefused("a release needs at least one gate, such as --gate 'epsilon<=8'")
     try:
-        chosen = GateSet(task, tuple(parse_gate(text) for text in gates), policy, reason)
+        why = reason_of(reason)
+        chosen = GateSet(task, tuple(parse_gate(text) for text in gates), policy, commitment_of(why))
         signed = signed_by(home, person, GATES, chosen.to_json())
 
         def build(evidence: Evidence) -> list[Entry]:
             _check_hospitals(evidence, chosen)
             return [Entry(GATES_SET, home.clock(), {"gates": signed.to_json()})]
 
-        record_judged(home, build)
+        record_judged(home, build, beside=[why])
     except AuditError as error:
         raise ReleaseRefused(f"gates of {task}: {error}") from None
     return chosen

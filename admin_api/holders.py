@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from cryptography import x509
+
+from admin_api.people import disclosed_now
 from audit.canonical import format_time
 from audit.certificates import certificate_digest, identity_of, load_certificate
-from audit.revocation import REINSTATED
+from audit.revocation import REINSTATED, REVOKED, SUSPENDED
 from jobs.home import ConsortiumHome
-from jobs.standing import read_standing
+from jobs.standing import Standing, read_standing
 
 WARNING_DAYS = 30
 GOOD, EXPIRED, NOT_YET_VALID = "good", "expired", "not yet valid"  # else suspended or revoked
@@ -26,7 +29,7 @@ class Holding:
     ends: datetime
     days: int  # left; negative once it has ended
     state: str
-    last: bool  # the holder has no later one
+    last: bool  # the holder has none that ends later, suspended and revoked ones aside
 
     @property
     def warns(self) -> bool:
@@ -53,33 +56,38 @@ def holdings(home: ConsortiumHome) -> list[Holding]:
     Raises: AuditError, FederationError when the log or the folder cannot be read.
     """
     now = home.clock()
-    standing = read_standing(home)
+    standing, said = read_standing(home), disclosed_now(home)
     root = home.root()
     log = load_certificate((home.path / "log.crt").read_bytes())
     certificates = {**standing.certificates, certificate_digest(log): log}
+    states = {digest: _state(standing, digest, certificate, now) for digest, certificate in certificates.items()}
     latest: dict[tuple[tuple[str, str], str], datetime] = {}
-    for certificate in certificates.values():
-        holder = identity_of(certificate)
-        key = (holder.person, holder.role)
-        latest[key] = max(latest.get(key, certificate.not_valid_after_utc), certificate.not_valid_after_utc)
+    for digest, certificate in certificates.items():
+        if states[digest] not in (SUSPENDED, REVOKED):
+            holder, ends = identity_of(certificate), certificate.not_valid_after_utc
+            key = (holder.person, holder.role)
+            latest[key] = max(latest.get(key, ends), ends)
+    config = home.config()
     found = [
         Holding(
-            home.config().name, home.config().organisation, "root", certificate_digest(root),
-            root.not_valid_after_utc, _days(root.not_valid_after_utc, now), GOOD, last=True,
+            config.name, config.organisation, "root", certificate_digest(root), root.not_valid_after_utc,
+            _days(root.not_valid_after_utc, now), GOOD, last=True,
         )
     ]  # fmt: skip
     for digest, certificate in certificates.items():
         holder, ends = identity_of(certificate), certificate.not_valid_after_utc
-        change = standing.revocations.last(digest)
-        if change is not None and change.status != REINSTATED:
-            state = change.status
-        elif ends < now:
-            state = EXPIRED
-        else:
-            state = NOT_YET_VALID if certificate.not_valid_before_utc > now else GOOD
-        last = ends == latest[(holder.person, holder.role)]
+        last = ends == latest.get((holder.person, holder.role))
         found.append(
-            Holding(holder.name, holder.organisation, holder.role, digest, ends, _days(ends, now), state, last=last)
+            Holding(
+                said.name(holder.name),
+                holder.organisation,
+                holder.role,
+                digest,
+                ends,
+                _days(ends, now),
+                states[digest],
+                last=last,
+            )
         )
     return sorted(found, key=lambda each: (each.ends, each.name))
 
@@ -102,6 +110,15 @@ def warning_line(holding: Holding) -> str:
         step = "they run `zegel person renew`, you `zegel consortium renew`"
     when = f"ended on {holding.ends:%Y-%m-%d}" if holding.days < 0 else f"ends on {holding.ends:%Y-%m-%d}"
     return f"Certificate of {holding.name} ({holding.role}) {when}, {holding.days} days: {step}."
+
+
+def _state(standing: Standing, digest: str, certificate: x509.Certificate, now: datetime) -> str:
+    change = standing.revocations.last(digest)
+    if change is not None and change.status != REINSTATED:
+        return change.status
+    if certificate.not_valid_after_utc < now:
+        return EXPIRED
+    return NOT_YET_VALID if certificate.not_valid_before_utc > now else GOOD
 
 
 def _days(ends: datetime, now: datetime) -> int:

@@ -7,8 +7,9 @@ channel. Issuing is logged before the reply can be handed out, so no certificate
 from __future__ import annotations
 
 import json
+import os
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,22 @@ from cryptography.hazmat.primitives import serialization
 
 from admin_api.errors import OnboardingError
 from admin_api.founding import check_new_passphrase, issued_entry
+from admin_api.people import disclosed_now, is_called
 from admin_api.revoking import current_revocations
 from audit.canonical import canonical_json, parse_json_object
-from audit.certificates import CLIENT, PEOPLE, certificate_pem, identity_of, issue_certificate, load_certificate
+from audit.certificates import (
+    CLIENT,
+    PEOPLE,
+    PERSON_ID,
+    certificate_pem,
+    identity_of,
+    issue_certificate,
+    load_certificate,
+    person_id,
+)
+from audit.disclosure import NAME, Disclosed, Disclosure
 from audit.entry import SITE_MANIFEST, Entry
-from audit.errors import AuditError
+from audit.errors import AuditError, LogError
 from audit.signing_keys import generate_person_key, load_request, make_request, private_key_pem
 from audit.statement import DATA_MANIFEST, SignedStatement, verify_statement
 from jobs.federation.provisioning import (
@@ -128,14 +140,27 @@ def approve(
     Raises: OnboardingError when the name or key is taken, `out` exists or the request's file is no longer what was
     read, ProvisioningError on a wrong passphrase or a tampered request. Nothing was signed or logged then.
     """
+    said = disclosed_now(home)
     for issued in home.certificates().values():
-        _refuse_taken(request, issued)
-    return issue(home, request, passphrase=passphrase, out=out, valid_days=valid_days)
+        _refuse_taken(request, issued, said)
+    name: Disclosure | None = None
+    if request.kind == "person":
+        request, name = _with_person_id(request, said)
+    return issue(home, request, passphrase=passphrase, out=out, valid_days=valid_days, name=name)
 
 
-def issue(home: ConsortiumHome, request: Request, *, passphrase: bytes, out: Path, valid_days: int) -> x509.Certificate:
+def issue(
+    home: ConsortiumHome,
+    request: Request,
+    *,
+    passphrase: bytes,
+    out: Path,
+    valid_days: int,
+    name: Disclosure | None = None,
+) -> x509.Certificate:
     """Sign what `request` asks for, log it, and only then write the reply to `out`.
 
+    A person's request names the person id here; `name` is a new person's name, which is kept beside the log.
     Whether the requester may have it is decided before. Raises: as `approve`.
     """
     if out.exists():
@@ -163,7 +188,7 @@ def issue(home: ConsortiumHome, request: Request, *, passphrase: bytes, out: Pat
             certificate = _issue_person(home, request, passphrase, valid_days)
             draft.write_text(certificate_pem(certificate), encoding="ascii")
         _check_as_shown(request, certificate)
-        home.record(issued_entry(certificate, home))
+        _record(home, issued_entry(certificate, home, name), name)
         draft.rename(out)
     finally:
         draft.unlink(missing_ok=True)
@@ -198,15 +223,51 @@ def log_manifest(home: ConsortiumHome, path: Path) -> SignedStatement:
     return signed
 
 
-def _refuse_taken(request: Request, issued: x509.Certificate) -> None:
+def _record(home: ConsortiumHome, entry: Entry, name: Disclosure | None) -> None:
+    """Log an issued certificate, the holder's name beside it; the name goes again when the log refuses."""
+    if name is not None:
+        home.disclosures().put(name)
+    try:
+        home.record(entry)
+    except LogError:
+        with home.log() as log:
+            logged = any(each == entry for _, each in log.entries(kind=entry.kind))
+        if name is not None and not logged:
+            home.disclosures().erase(name.commitment)
+        raise
+
+
+def _with_person_id(request: Request, said: Disclosed) -> tuple[Request, Disclosure | None]:
+    """The request under a person id; with the name to be kept, unless the person has an id already."""
+    if PERSON_ID.fullmatch(request.name):
+        raise OnboardingError(
+            f"{request.name} is a person id; a first certificate is asked for by name, a further one is given by "
+            "`zegel consortium renew`"
+        )
+    for known, called in said.names.items():
+        if called.casefold() == request.name.casefold():
+            return replace(request, name=known), None
+    try:
+        name = Disclosure.made(NAME, request.name, os.urandom)
+    except AuditError as error:
+        raise OnboardingError(f"{request.path}: {error}") from None
+    return replace(request, name=person_id(os.urandom(8))), name
+
+
+def _refuse_taken(request: Request, issued: x509.Certificate, said: Disclosed) -> None:
     """Raises OnboardingError when an issued certificate has the requested name or key.
 
+    A person may hold certificates of several roles at one organisation; they count as one person all the same.
     Two holders of one key would make the whole log's evidence void (`audit.evidence`).
     """
     holder = identity_of(issued)
-    if holder.name.casefold() == request.name.casefold():
+    further = holder.role in PEOPLE and request.role in PEOPLE - {holder.role}
+    if further and holder.organisation.casefold() == request.organisation.casefold():
+        refuse_known_key(request, issued)
+        return
+    if is_called(said, holder.name, request.name):
         raise OnboardingError(
-            f"{holder.name!r} already holds a certificate ({holder.role}, until "
+            f"{said.name(holder.name)!r} already holds a certificate ({holder.role}, until "
             f"{issued.not_valid_after_utc:%Y-%m-%d}); the requester must choose another name, or, if it is the same "
             "holder with a new key, `zegel consortium renew`"
         )

@@ -1,4 +1,7 @@
-"""A person who signs: key and certificate in one folder, made by `zegel person request` and the consortium's reply."""
+"""A person who signs: key and certificate in one folder, made by `zegel person request` and the consortium's reply.
+
+Certificates, statements and the log know people by person id; names stand beside the log (`audit.disclosure`).
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,12 @@ from cryptography import x509
 
 from admin_api.errors import ApprovalError
 from audit.certificates import PEOPLE, Identity, PrivateKey, load_certificate, verify_certificate
+from audit.disclosure import COMMITTING, Disclosed
+from audit.entry import CERTIFICATE_ISSUED
 from audit.errors import AuditError
 from audit.revocation import Revocations
 from audit.signing_keys import load_private_key
+from jobs.home import ConsortiumHome
 
 KEY_FILE = "person.key"
 CERTIFICATE_FILE = "person.crt"
@@ -60,3 +66,34 @@ def open_person(
     if key.public_key() != certificate.public_key():
         raise ApprovalError(f"{folder}: {KEY_FILE} and {CERTIFICATE_FILE} do not belong together")
     return Person(identity, key, certificate)
+
+
+def disclosed_now(home: ConsortiumHome) -> Disclosed:
+    """The names and reasons that may be shown. Raises AuditError for a damaged log, or a damaged file beside it."""
+    with home.log() as log:
+        return home.disclosures().disclosed(each for kind in COMMITTING for each in log.entries(kind=kind))
+
+
+def people_of(home: ConsortiumHome) -> list[dict[str, str]]:
+    """Every person's certificate with the name, where it is not erased, in the order of issue. Raises AuditError."""
+    said = disclosed_now(home)
+    with home.log() as log:
+        bodies = [entry.body for _, entry in log.entries(kind=CERTIFICATE_ISSUED)]
+    return [
+        {
+            "person": body["name"],
+            "name": said.value(body["holder"]),
+            "organisation": body["organisation"],
+            "role": body["role"],
+            "until": body["not_after"],
+            "certificate": body["digest"],
+            "commitment": body["holder"],
+        }
+        for body in bodies
+        if body["holder"] is not None
+    ]
+
+
+def is_called(said: Disclosed, holder: str, name: str) -> bool:
+    """Whether a certificate's holder goes by `name`: a hospital's name, a person id, or a person's name."""
+    return holder == name or said.name(holder).casefold() == name.casefold()

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from admin_api.errors import AdminError, ApprovalError
-from admin_api.people import Person
-from admin_api.recording import in_own_name, read_evidence, record_judged, signed_by
+from admin_api.people import Person, disclosed_now
+from admin_api.recording import in_own_name, read_evidence, reason_of, record_judged, signed_by
 from audit.canonical import parse_json_object
+from audit.disclosure import commitment_of
 from audit.entry import APPROVAL_GIVEN, GATES_SET, PLAN_PROPOSED, RELEASE_PROPOSED, SITE_MANIFEST, Entry
-from audit.errors import ReleaseError, TraceError
+from audit.errors import AuditError, ReleaseError, TraceError
 from audit.evidence import Evidence
 from audit.gate_trace import gates_in_force
 from audit.plan_trace import PLAN_PROPOSERS
@@ -101,12 +102,18 @@ def privacy_lines(plan: Plan, outlook: Forecast) -> list[str]:
 
 
 def decisions(home: ConsortiumHome, kind: str, digest: str) -> list[dict[str, Any]]:
-    """Who decided what about a plan or a release's statement, oldest first."""
+    """Who decided what about a plan or a release's statement, oldest first, with names and reasons not yet erased."""
     with home.log() as log:
         signed = [entry.signed("approval").statement for _, entry in log.entries(kind=APPROVAL_GIVEN)]
-    fields = ("name", "organisation", "role", "decision", "reason", "time")
+    said = disclosed_now(home)
+    fields = ("organisation", "role", "decision", "time")
     return [
-        {field: statement[field] for field in fields}
+        {
+            "person": statement["name"],
+            "name": said.name(statement["name"]),
+            "reason": said.value(statement["reason"]),
+            **{field: statement[field] for field in fields},
+        }
         for statement in signed
         if statement["subject"] == {"kind": kind, "digest": digest}
     ]
@@ -179,6 +186,10 @@ def decide(
     if not approve and not reason.strip():
         raise ApprovalError(f"to refuse a {kind}, give a --reason; the proposer needs it")
     person.require(*_deciding(home, kind, digest))
+    try:
+        why = reason_of(reason)
+    except AuditError as error:
+        raise ApprovalError(str(error)) from None
     signed = signed_by(
         home,
         person,
@@ -187,12 +198,13 @@ def decide(
             "subject": {"kind": kind, "digest": digest},
             "decision": APPROVE if approve else REFUSE,
             "meaning": MEANING[kind] if approve else "I refuse.",
-            "reason": reason,
+            "reason": commitment_of(why),
             **in_own_name(person),
         },
     )
     try:
-        record_judged(home, lambda _: [Entry(APPROVAL_GIVEN, home.clock(), {"approval": signed.to_json()})])
+        entry = Entry(APPROVAL_GIVEN, home.clock(), {"approval": signed.to_json()})
+        record_judged(home, lambda _: [entry], beside=[why])
     except (TraceError, ReleaseError) as error:
         raise ApprovalError(str(error)) from None
     return signed.to_json()

@@ -14,11 +14,12 @@ from admin_api.dossier_documents.certification import documents_for_certificatio
 from admin_api.errors import ReleaseRefused
 from admin_api.people import Person
 from admin_api.planning import PROPOSED, decide
-from admin_api.recording import in_own_name, read_evidence, record_judged, signed_by
+from admin_api.recording import in_own_name, read_evidence, reason_of, record_judged, signed_by
 from audit.canonical import digest_of
 from audit.certification import certifying_entries, withdrawing_entry
 from audit.checkpoint import open_checkpoint
 from audit.cosigned import Cosigned
+from audit.disclosure import commitment_of
 from audit.dossier import write_dossier
 from audit.entry import (
     RELEASE_CERTIFIED,
@@ -179,6 +180,7 @@ def certify(home: ConsortiumHome, release: str, *, time_stamp_url: str | None = 
             dossier = write_dossier(
                 log,
                 home.artifacts(),
+                home.disclosures(),
                 release,
                 key=home.log_key(),
                 root_pem=root_pem,
@@ -241,12 +243,12 @@ def propose_withdrawal(home: ConsortiumHome, release: str, *, reason: str, perso
     if not reason.strip():
         raise ReleaseRefused(f"to withdraw release {release!r}, give a --reason; everybody who uses it will read it")
     statement = load_statement(home, release)
-    signed = signed_by(
-        home, person, WITHDRAWAL, {"release": release, "digest": statement.digest, "reason": reason.strip()}
-    )
-    entry = Entry(WITHDRAWAL_PROPOSED, home.clock(), {"release": release, "withdrawal": signed.to_json()})
     try:
-        record_judged(home, lambda _: [entry])
+        why = reason_of(reason)
+        fields = {"release": release, "digest": statement.digest, "reason": commitment_of(why)}
+        signed = signed_by(home, person, WITHDRAWAL, fields)
+        entry = Entry(WITHDRAWAL_PROPOSED, home.clock(), {"release": release, "withdrawal": signed.to_json()})
+        record_judged(home, lambda _: [entry], beside=[why])
     except AuditError as error:
         raise ReleaseRefused(f"release {release!r} is not withdrawn: {error}") from None
     return signed.digest
@@ -275,9 +277,12 @@ def supersede(home: ConsortiumHome, release: str, *, by: str, reason: str, perso
     """
     if not reason.strip():
         raise ReleaseRefused("give a --reason; everybody who uses the release will read it")
-    signed = signed_by(home, person, SUPERSESSION, {"release": release, "by": by, "reason": reason.strip()})
-    entry = Entry(RELEASE_SUPERSEDED, home.clock(), {"release": release, "by": by, "supersession": signed.to_json()})
     try:
-        record_judged(home, lambda _: [entry])
+        why = reason_of(reason)
+        fields = {"release": release, "by": by, "reason": commitment_of(why)}
+        signed = signed_by(home, person, SUPERSESSION, fields)
+        body = {"release": release, "by": by, "supersession": signed.to_json()}
+        entry = Entry(RELEASE_SUPERSEDED, home.clock(), body)
+        record_judged(home, lambda _: [entry], beside=[why])
     except AuditError as error:
         raise ReleaseRefused(f"release {release!r} is not superseded: {error}") from None

@@ -11,7 +11,7 @@ case for renewal; the consortium is founded anew.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from cryptography import x509
 from admin_api.errors import OnboardingError
 from admin_api.founding import LOG_VALID_DAYS, issued_entry
 from admin_api.onboarding import Request, issue, refuse_known_key
+from admin_api.people import disclosed_now, is_called
 from audit.certificates import LOG, certificate_pem, identity_of, issue_certificate, load_certificate, public_key_of
 from audit.durable_file import write_durably
 from audit.errors import AuditError
@@ -42,30 +43,33 @@ def renew(
     certificates is suspended or revoked; when the key is not new; and whatever `approve` raises. Nothing was signed or
     logged then.
     """
-    standing = read_standing(home)
+    standing, said = read_standing(home), disclosed_now(home)
     held = {
         digest: certificate
         for digest, certificate in standing.certificates.items()
-        if identity_of(certificate).name == request.name
+        if is_called(said, identity_of(certificate).name, request.name)
     }
     if not held:
         raise OnboardingError(f"{request.name!r} holds no certificate here; a first one is `zegel consortium approve`")
+    asked = (request.organisation, request.role)
+    fits = any((each.organisation, each.role) == asked for each in map(identity_of, held.values()))
     for digest, certificate in held.items():
         holder = identity_of(certificate)
-        if (holder.organisation, holder.role) != (request.organisation, request.role):
+        if not fits:
             raise OnboardingError(
                 f"{request.path} asks for {request.name} ({request.role}, {request.organisation}), but the holder of "
-                f"that name is {holder}; nothing was signed"
+                f"that name is {said.in_words(str(holder))}; nothing was signed"
             )
         change = standing.revocations.last(digest)
         if change is not None and change.status != REINSTATED:
             raise OnboardingError(
-                f"{holder} is {change.status} since entry {change.index} of the log; who is suspended is reinstated "
-                "first, who is revoked does not come back under this name"
+                f"{said.in_words(str(holder))} is {change.status} since entry {change.index} of the log; who "
+                "is suspended is reinstated first, who is revoked does not come back under this name"
             )
     for certificate in standing.certificates.values():
         refuse_known_key(request, certificate)
-    return issue(home, request, passphrase=passphrase, out=out, valid_days=valid_days)
+    named = replace(request, name=identity_of(next(iter(held.values()))).name)  # a person's certificate holds the id
+    return issue(home, named, passphrase=passphrase, out=out, valid_days=valid_days)
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,11 @@ def renew_own(
     for kind, file in (("server", "server.crt"), ("admin", "client.crt")):
         path = home.path / kind / "kit" / "startup" / file
         old = load_certificate(path.read_bytes())
-        new = _renewed_kit_certificate(home, kind, file, passphrase, valid_days) if old.not_valid_after_utc <= soon else old
+        new = (
+            _renewed_kit_certificate(home, kind, file, passphrase, valid_days)
+            if old.not_valid_after_utc <= soon
+            else old
+        )
         done.append(_put_in_place(home, path, old, new))
     path = home.path / "log.crt"
     old = load_certificate(path.read_bytes())

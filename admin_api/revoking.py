@@ -9,9 +9,10 @@ from __future__ import annotations
 from cryptography import x509
 
 from admin_api.errors import OnboardingError
-from admin_api.people import Person
-from admin_api.recording import read_evidence, record_judged, signed_by
+from admin_api.people import Person, disclosed_now, is_called
+from admin_api.recording import read_evidence, reason_of, record_judged, signed_by
 from audit.certificates import CONSORTIUM_ADMIN, LOG, SERVER, identity_of
+from audit.disclosure import Disclosed, commitment_of
 from audit.entry import CERTIFICATE_STATUS_CHANGED, Entry
 from audit.errors import AuditError
 from audit.evidence import Evidence
@@ -35,10 +36,11 @@ def change_status(
     """
     admin.require(CONSORTIUM_ADMIN)
     if not reason.strip() or not reason.isprintable():
-        raise OnboardingError("give a --reason in printable text; it stays in the log")
+        raise OnboardingError("give a --reason in printable text; the log commits to it")
     try:
+        why = reason_of(reason)
         evidence = read_evidence(home)
-        chosen = _certificates(evidence, name, status, only)
+        chosen = _certificates(evidence, disclosed_now(home), name, status, only)
         entries = [
             Entry(
                 CERTIFICATE_STATUS_CHANGED,
@@ -50,13 +52,18 @@ def change_status(
                         home,
                         admin,
                         CERTIFICATE_STATUS,
-                        {"subject": digest, "status": status, "reason": reason.strip(), "name": name},
+                        {
+                            "subject": digest,
+                            "status": status,
+                            "reason": commitment_of(why),
+                            "name": identity_of(evidence.certificates[digest]).name,
+                        },
                     ).to_json(),
                 },
             )
             for digest in sorted(chosen, key=lambda each: each == admin.certificate_digest)  # the signing one last
         ]
-        record_judged(home, lambda _: entries)
+        record_judged(home, lambda _: entries, beside=[why])
     except AuditError as error:
         raise OnboardingError(f"{name!r} is not {status}: {error}") from None
     return chosen
@@ -75,12 +82,12 @@ def signed_revocations(home: ConsortiumHome) -> bytes:
     return signed
 
 
-def _certificates(evidence: Evidence, name: str, status: str, only: str | None) -> tuple[str, ...]:
+def _certificates(evidence: Evidence, said: Disclosed, name: str, status: str, only: str | None) -> tuple[str, ...]:
     """The certificates of a holder whose status can change so; raises OnboardingError when there is none."""
     held = {
         digest: certificate
         for digest, certificate in evidence.certificates.items()
-        if identity_of(certificate).name == name
+        if is_called(said, identity_of(certificate).name, name)
     }
     if not held:
         raise OnboardingError(f"nobody here is called {name!r}; `zegel audit log` shows who got certificates")

@@ -14,6 +14,7 @@ Source: RFC 5280 (profile), RFC 9336 (documentSigning).
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -38,6 +39,7 @@ LOG = "log"
 PEOPLE = frozenset({CONSORTIUM_ADMIN, PRIVACY_OFFICER, RELEASE_MANAGER, AUTHORITY})
 MACHINES = frozenset({CLIENT, SERVER})
 ROLES = PEOPLE | MACHINES | {LOG}
+PERSON_ID = re.compile(r"person-[0-9a-f]{16}", re.ASCII)  # a person's CN; the name stands beside the log
 
 DOCUMENT_SIGNING = ObjectIdentifier("1.3.6.1.5.5.7.3.36")  # id-kp-documentSigning, RFC 9336
 _TLS_PURPOSES = frozenset(
@@ -59,18 +61,27 @@ RootKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 class Identity:
     """Whom a verified certificate names. All fields are public."""
 
-    name: str  # subject CN
+    name: str  # subject CN; of a person the person id, never a name
     organisation: str  # subject O
     role: str  # subject UNSTRUCTURED_NAME
     certificate_digest: str  # sha256:<hex of the DER>
 
     @property
     def person(self) -> tuple[str, str]:
-        """What makes two certificates belong to one person: name and organisation, letter case aside."""
-        return (self.name.casefold(), self.organisation.casefold())
+        """What makes two certificates belong to one person: the person id, wherever they work. Machines have name
+        and organisation, letter case aside.
+        """
+        return (self.name.casefold(), "" if self.role in PEOPLE else self.organisation.casefold())
 
     def __str__(self) -> str:
         return f"{self.name} ({self.role}, {self.organisation})"
+
+
+def person_id(random_bytes: bytes) -> str:
+    """A new person's id, from 8 random bytes."""
+    if len(random_bytes) != 8:
+        raise ValueError(f"expected 8 random bytes, got {len(random_bytes)}")
+    return f"person-{random_bytes.hex()}"
 
 
 def load_certificate(data: bytes) -> x509.Certificate:
@@ -166,6 +177,11 @@ def _vouched(certificate: x509.Certificate, root: x509.Certificate) -> Identity:
     _check_issued_by(certificate, root, what)
     if identity.role not in ROLES:
         raise CertificateError(f"{what}: expected role {' or '.join(sorted(ROLES))}, got {identity.role}")
+    if identity.role in PEOPLE and not PERSON_ID.fullmatch(identity.name):
+        raise CertificateError(
+            f"{what}: expected a person id (person- and 16 hex digits) as the name of a {identity.role}; the log "
+            "cannot forget a real one"
+        )
     _check_purpose(certificate, identity, what)
     return identity
 
@@ -276,8 +292,8 @@ def issue_certificate(
     """A certificate for a person or the log, signed by the root.
 
     Name, organisation and role are the issuer's decision; of a request only the key is taken, after its
-    proof of possession has been checked. For the log, `name` is the log's origin (see
-    `audit.checkpoint.log_origin`). Raises CertificateError for the roles NVFlare issues (client, server),
+    proof of possession has been checked. For a person `name` is the person id (`person_id`), for the log its
+    origin (see `audit.checkpoint.log_origin`). Raises CertificateError for the roles NVFlare issues (client, server),
     an unsuitable key, or a validity that is empty or outlasts the root's.
     """
     if role not in PEOPLE | {LOG}:

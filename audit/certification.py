@@ -21,9 +21,11 @@ from audit.entry import (
     RELEASE_CERTIFIED,
     RELEASE_SUPERSEDED,
     RELEASE_WITHDRAWN,
+    VALUE_ERASED,
     WITNESS_ENROLLED,
     Entry,
 )
+from audit.erasure import check_erasure
 from audit.errors import ReleaseError, TraceError
 from audit.evidence import Evidence, Logged
 from audit.gate_trace import gates_in_force, last_audit
@@ -107,6 +109,7 @@ _CHECKS: Mapping[str, Callable[[Evidence, Logged], None]] = {
     PRIVACY_AUDIT_REPORTED: _check_audit,
     CERTIFICATE_STATUS_CHANGED: _check_status,
     WITNESS_ENROLLED: _check_enrolment,
+    VALUE_ERASED: check_erasure,
 }
 
 

@@ -19,6 +19,7 @@ import typer
 from audit import database_commands, export_commands, trace_commands
 
 if TYPE_CHECKING:
+    from audit.disclosure import Disclosed
     from audit.note import VerifierKey
     from audit.store import Log
     from audit.verify import Check
@@ -80,7 +81,7 @@ def verify(
 
     _print_checks(report.checks)
     typer.echo()
-    print_tree(trace_tree(report.trace))
+    print_tree(trace_tree(report.trace).said(report.disclosed))
 
 
 audit_app = typer.Typer(
@@ -102,11 +103,13 @@ def check(
     """Derive everything in the log again from its entries and compare.
 
     Every entry's form, every hash of the tree, every row of the lineage, the settings, the tables themselves and
-    the triggers that keep their rows; then the signature on the last checkpoint and every artifact on disk. Names
-    the first row or file that does not fit; exit code 0 means that all of it does. Changes nothing.
+    the triggers that keep their rows; then the signature on the last checkpoint, every name and reason beside the log
+    and every artifact on disk. Names the first row or file that does not fit; exit code 0 means that all of it does.
+    Changes nothing.
     """
     from audit.artifacts import Artifacts
     from audit.checkpoint import open_checkpoint
+    from audit.disclosure_store import FOLDER, Disclosures
     from audit.errors import AuditError
 
     with opened(home) as (log, key):
@@ -116,6 +119,8 @@ def check(
             signed = log.last_checkpoint()
             if signed is not None:
                 open_checkpoint(signed, key)
+            said = disclosed_in(home, log)
+            left = [each for each in Disclosures(home / FOLDER).commitments() if each not in said.values]
             artifacts = Artifacts(home / "artifacts")
             digests = list(artifacts.digests())
             progress = _progress("artifacts") if shown else None
@@ -137,6 +142,8 @@ def check(
         "lineage": dict(found.lineage),
         "revision": found.revision,
         "artifacts": len(digests),
+        "disclosures": len(said.values),
+        "values_to_erase": left,
     }
     if as_json:
         typer.echo(_json(result))
@@ -147,6 +154,10 @@ def check(
     )
     typer.echo(f"{found.nodes} tree hashes and {sum(found.lineage.values())} lineage rows follow from them")
     typer.echo(f"{len(digests)} artifacts are what their digests say")
+    typer.echo(f"{len(said.values)} names and reasons beside the log open their commitments")
+    for commitment in left:
+        why = "erased in the log" if commitment in said.erased else "no entry knows it"
+        typer.echo(f"  still here, though {why}: `zegel audit erase {commitment}` removes it")
 
 
 @audit_app.command(name="log")
@@ -161,14 +172,15 @@ def show_log(
 
     with opened(home) as (log, _):
         entries = list(log.entries(since=max(0, log.size - count)))
+        said = disclosed_in(home, log)
     if as_json:
         listed = [
-            {"index": i, "time": format_time(e.time), "kind": e.kind, "words": entry_words(e)} for i, e in entries
+            {"index": i, "time": format_time(e.time), "kind": e.kind, "words": entry_words(e, said)} for i, e in entries
         ]
         typer.echo(_json({"entries": listed}))
         return
     for index, entry in entries:
-        typer.echo(f"{index:>6}  {format_time(entry.time)}  {entry.kind:<19}  {entry_words(entry)}")
+        typer.echo(f"{index:>6}  {format_time(entry.time)}  {entry.kind:<19}  {entry_words(entry, said)}")
 
 
 @audit_app.command(name="entry")
@@ -191,13 +203,14 @@ def show_entry(
         proof: str | None = None
         if signed is not None and index < covered:
             proof = format_proof(index, log.inclusion_proof(index, covered), signed).decode()
+        said = disclosed_in(home, log)
     entry = Entry.from_bytes(data)
     if as_json:
         typer.echo(_json({"index": index, "entry": json.loads(data), "proof": proof}))
         return
     from audit.wording import entry_words
 
-    typer.echo(entry_words(entry))
+    typer.echo(entry_words(entry, said))
     typer.echo(json.dumps(json.loads(data), sort_keys=True))
     typer.echo()
     typer.echo(proof if proof is not None else f"no proof yet: the last signed checkpoint covers {covered} entries")
@@ -228,6 +241,14 @@ def opened(home: Path) -> Iterator[tuple[Log, VerifierKey]]:
     except AuditError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+def disclosed_in(home: Path, log: Log) -> Disclosed:
+    """The names and reasons beside the log that may be shown. Raises DisclosureError for a damaged one."""
+    from audit.disclosure import COMMITTING
+    from audit.disclosure_store import FOLDER, Disclosures
+
+    return Disclosures(home / FOLDER).disclosed(each for kind in COMMITTING for each in log.entries(kind=kind))
 
 
 def _progress(what: str) -> Callable[[int, int], None]:

@@ -11,6 +11,7 @@ A dossier is a zip file (`audit.archive`) with these members:
     certificates/<hex>.pem      every certificate used, by digest
     log/log.vkey                the log's verifier key
     log/checkpoint              the signed checkpoint all proofs refer to, with its witnesses' cosignatures
+    disclosures.json            names and reasons that the log only commits to, where not erased (audit.disclosure)
     log/register.txt            the log's signed list of the entries that must not be missing (audit.register)
     log/entries/<index>.json    every entry that bears on the release
     log/proofs/<index>.txt      its inclusion proof (C2SP tlog-proof)
@@ -18,7 +19,7 @@ A dossier is a zip file (`audit.archive`) with these members:
     root.pem                    the root certificate, for information: a verifier brings its own
 
 Invariants:
-- The same release and checkpoint give the same bytes, and any other bytes are refused.
+- The same release, checkpoint and disclosures give the same bytes, and any other bytes are refused.
 - Reading trusts no name, size or path in the file: members are looked up in memory, nothing is extracted.
 
 Writing needs the log and the artifacts; reading needs neither.
@@ -39,6 +40,7 @@ from audit.archive import MAX_NAME_SIZE, pack, unpack
 from audit.canonical import canonical_json, digest_of, hex_of, parse_json_object, shown
 from audit.certificates import certificate_pem, load_certificate
 from audit.checkpoint import format_proof, open_checkpoint
+from audit.disclosure import pack_disclosures
 from audit.documents.collection import FOLDER, documents_after_certification
 from audit.documents.collection import MEMBER as DOCUMENT
 from audit.documents.report import LogHead
@@ -53,6 +55,7 @@ from audit.trace import trace_release
 
 if TYPE_CHECKING:
     from audit.artifacts import Artifacts
+    from audit.disclosure_store import Disclosures
     from audit.store import Log
 
 FurtherDocuments = Callable[[bytes], Mapping[str, bytes]]  # from a signed checkpoint to documents by name
@@ -69,8 +72,11 @@ MODEL = "model.safetensors"
 LOG_KEY = "log/log.vkey"
 CHECKPOINT = "log/checkpoint"
 REGISTER = "log/register.txt"
+DISCLOSURES = "disclosures.json"
 ROOT = "root.pem"
-_FIXED = frozenset({MANIFEST, MANIFEST_SIGNATURE, RELEASE, PLAN, MODEL, LOG_KEY, CHECKPOINT, REGISTER, ROOT})
+_FIXED = frozenset(
+    {MANIFEST, MANIFEST_SIGNATURE, RELEASE, PLAN, MODEL, LOG_KEY, CHECKPOINT, REGISTER, DISCLOSURES, ROOT}
+)
 _ENTRY = re.compile(r"log/entries/(0|[1-9][0-9]{0,18})\.json", re.ASCII)
 _PROOF = re.compile(r"log/proofs/(0|[1-9][0-9]{0,18})\.txt", re.ASCII)
 _CERTIFICATE = re.compile(r"certificates/([0-9a-f]{64})\.pem", re.ASCII)
@@ -89,6 +95,7 @@ class Dossier:
     log_key: bytes
     checkpoint: bytes
     register: bytes
+    disclosures: bytes
     root_pem: bytes
     entries: Mapping[int, bytes]
     proofs: Mapping[int, bytes]
@@ -143,6 +150,7 @@ def open_dossier(data: bytes) -> Dossier:
         log_key=members[LOG_KEY],
         checkpoint=members[CHECKPOINT],
         register=members[REGISTER],
+        disclosures=members[DISCLOSURES],
         root_pem=members[ROOT],
         entries=dict(sorted(entries.items())),
         proofs=proofs,
@@ -218,6 +226,7 @@ def no_further_documents(checkpoint: bytes) -> Mapping[str, bytes]:
 def write_dossier(
     log: Log,
     artifacts: Artifacts,
+    disclosures: Disclosures,
     release: str,
     *,
     key: Ed25519PrivateKey,
@@ -232,7 +241,8 @@ def write_dossier(
     log as it is. What bears on the release is collected, and the release traced, before anything is written.
     `further_documents` is asked once, with the checkpoint, for the signatures and the time stamp to be put in.
 
-    Raises LogError when the release has not been certified, ArtifactError when a plan, statement, document or
+    Raises LogError when the release has not been certified, DisclosureError when a value beside the log is damaged,
+    ArtifactError when a plan, statement, document or
     model is missing or changed, TraceError or ReleaseError when the log does not tell one unbroken story.
     """
     root = load_certificate(root_pem)
@@ -260,6 +270,7 @@ def write_dossier(
         MODEL: artifacts.get(statement.version),
         LOG_KEY: f"{evidence.founding.log_key}\n".encode(),
         CHECKPOINT: checkpoint,
+        DISCLOSURES: pack_disclosures(disclosures.bearing_on(selected)),
         REGISTER: sign_register(register_of(everything), tree, key),
         ROOT: certificate_pem(root).encode(),
         **{FOLDER + name: content for name, content in documents.items()},

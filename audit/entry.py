@@ -4,7 +4,8 @@ Invariants:
 - An `Entry` that exists follows the schema of its kind; an unknown kind is an error.
 - `Entry.from_bytes(e.to_bytes())` equals `e`, and no other bytes give `e`.
 - An entry is at most 65,535 bytes, so that it fits the C2SP entry bundle: big things are logged by digest.
-- Bodies hold exactly the fields of the table: nothing unchecked, and no stray personal data, enters the log.
+- Bodies hold exactly the fields of the table: nothing unchecked, and no stray personal data, enters the log. People
+  stand in it by person id; their names and the reasons they write only as salted commitments (`audit.disclosure`).
 
 All fields are public. Source: C2SP tlog-tiles (entry size), RFC 8785 (bytes).
 """
@@ -39,6 +40,7 @@ from audit.statement import (
     APPROVAL,
     CERTIFICATE_STATUS,
     DATA_MANIFEST,
+    ERASURE,
     GATES,
     METRICS,
     PRIVACY_AUDITED,
@@ -76,6 +78,7 @@ WITHDRAWAL_PROPOSED = "withdrawal.proposed"
 RELEASE_WITHDRAWN = "release.withdrawn"
 PRIVACY_AUDIT_REPORTED = "privacy.audited"
 WITNESS_ENROLLED = "witness.enrolled"
+VALUE_ERASED = "value.erased"
 
 KINDS: Mapping[str, Fields] = {
     CONSORTIUM_FOUNDED: {
@@ -91,6 +94,7 @@ KINDS: Mapping[str, Fields] = {
         "name": name,
         "organisation": name,
         "role": name,
+        "holder": nullable(digest),  # commitment to a person's name (audit.disclosure); null for machines
         "not_before": instant,
         "not_after": instant,
     },
@@ -166,6 +170,7 @@ KINDS: Mapping[str, Fields] = {
         "approvals": distinct(digest),
     },
     WITNESS_ENROLLED: {"witness": name, "enrolment": signed(WITNESS_ENROLMENT)},
+    VALUE_ERASED: {"commitment": digest, "erasure": signed(ERASURE)},
 }
 _BODIES = {kind: fields_of(table, further=False) for kind, table in KINDS.items()}
 _FIELDS = frozenset({"schema", "kind", "time", "body"})

@@ -25,6 +25,7 @@
     │   ├── LogConflictError the log grew since the caller looked
     │   └── StaleFileError   a file was replaced by another process meanwhile
     ├── ArtifactError        an artifact is missing or its bytes changed
+    ├── DisclosureError      a value beside the log is not the one committed to, or was erased
     ├── ReleaseError         a release statement or policy is malformed, or approvals are missing
     ├── TraceError           the log's entries do not tell one unbroken story
     ├── DocumentError        a document of a dossier is malformed or does not follow from the evidence
@@ -153,6 +154,10 @@ class StaleFileError(LogError):
 
 class ArtifactError(AuditError):
     """An artifact is missing, or its bytes are not those of its digest."""
+
+
+class DisclosureError(AuditError):
+    """A personal value does not open its commitment, or must not be shown any more."""
 
 
 class ReleaseError(AuditError):

@@ -4,7 +4,7 @@ Invariants:
 - The first entry founds the consortium and names the root certificate and the log's key; nothing else may.
 - A certificate counts only when an entry announced it before it was used: the log shows every certificate
   that ever mattered, so a second certificate made for somebody cannot stay hidden.
-- No two people or machines share a key.
+- No two people or machines share a key. A person has one id and one commitment to a name, in every certificate.
 - A signature counts only when its certificate was valid both at the time the signer states and at the time
   the log recorded it, the signer does not claim a time after the log's, and no earlier entry suspended or
   revoked the certificate.
@@ -217,6 +217,7 @@ class Evidence:
 
     def _load_certificates(self) -> None:
         holders: dict[bytes, Identity] = {}
+        names: dict[str, str] = {}  # person id to the commitment to the name, and back
         for logged in self.of_kind(CERTIFICATE_ISSUED):
             body = logged.body
             with _blamed(logged):
@@ -243,6 +244,7 @@ class Evidence:
                 key = public_key_of(certificate).public_bytes(
                     serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
                 )
+                _check_holder(identity, body["holder"], names)
                 holder = holders.setdefault(key, identity)
                 if holder.person != identity.person:
                     raise TraceError(f"{identity.name} and {holder.name} hold the same key")
@@ -273,6 +275,16 @@ class Evidence:
             )
         with _blamed(logged):
             self.revocations.check(digest, before=logged.index)
+
+
+def _check_holder(identity: Identity, commitment: str | None, names: dict[str, str]) -> None:
+    if (commitment is None) == (identity.role in PEOPLE):
+        raise TraceError(f"holder: expected a commitment to the name of a person, and of nobody else; got {commitment}")
+    if commitment is None:
+        return
+    for one, other in ((identity.name, commitment), (commitment, identity.name)):
+        if names.setdefault(one, other) != other:
+            raise TraceError(f"holder: expected {names[one]} beside {one}, as in an earlier certificate, got {other}")
 
 
 class _blamed:  # noqa: N801 - reads as a word in `with _blamed(entry)`

@@ -107,7 +107,7 @@ class GateSet:
     task: str
     rules: tuple[GateRule, ...]
     policy: Policy
-    reason: str
+    reason: str | None  # commitment (audit.disclosure)
 
     def __post_init__(self) -> None:
         check_distinct(self.rules, "gates")
@@ -136,7 +136,7 @@ class Approval:
     approver: Identity
     decision: str  # "approve" or "refuse"
     meaning: str  # what the signature means
-    reason: str
+    reason: str | None  # commitment (audit.disclosure)
     time: datetime
     index: int  # of the log entry
 
@@ -158,7 +158,7 @@ def check_approvals(
     last = {a.approver.person: a for a in approvals if a.approver.person != proposer.person}
     for approval in last.values():
         if approval.decision == REFUSE and approval.approver.role in required:
-            raise ReleaseError(f"{what}: refused by {approval.approver}: {approval.reason}")
+            raise ReleaseError(f"{what}: refused by {approval.approver}: {approval.reason or 'no reason given'}")
     given = [approval for approval in last.values() if approval.decision == APPROVE]
     # A person has one last decision, under one role, so counting people per role matches people to roles.
     missing = Counter(required) - Counter(approval.approver.role for approval in given)

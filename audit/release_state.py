@@ -58,7 +58,7 @@ class Withdrawal:
     digest: str  # of the signed withdrawal
     index: int
     proposer: Identity
-    reason: str
+    reason: str | None  # commitment (audit.disclosure)
     approvers: tuple[Identity, ...] = ()
 
 

@@ -16,6 +16,7 @@ from audit.statement import (
     APPROVAL,
     CERTIFICATE_STATUS,
     DATA_MANIFEST,
+    ERASURE,
     GATES,
     METRICS,
     PRIVACY_AUDITED,
@@ -205,6 +206,9 @@ _SUBJECT = fields_of({"kind": one_of("plan", "release", "withdrawal"), "digest":
 _PROPOSED = fields_of({"kind": one_of("plan", "release"), "digest": digest}, further=False)
 _RULE = fields_of({"name": name, "comparison": one_of("at_least", "at_most"), "threshold": number()}, further=False)
 
+# What a person writes freely is committed to, never said (audit.disclosure); null where nothing was written.
+_REASON = nullable(digest)
+
 # Fields each type of statement must have besides type, consortium and time; further fields are the signer's.
 STATEMENTS: Mapping[str, Fields] = {
     DATA_MANIFEST: {
@@ -219,8 +223,8 @@ STATEMENTS: Mapping[str, Fields] = {
         "subject": _SUBJECT,
         "decision": one_of("approve", "refuse"),
         "meaning": name,  # what the signature means, 21 CFR 11.50
-        "reason": text,
-        "name": name,
+        "reason": _REASON,
+        "name": name,  # the person id
         "organisation": name,
         "role": name,
     },
@@ -235,7 +239,7 @@ STATEMENTS: Mapping[str, Fields] = {
         "task": name,
         "gates": list_of(_RULE),
         "policy": mapping,  # audit.release.Policy reads it
-        "reason": text,
+        "reason": _REASON,
     },
     PRIVACY_AUDITED: {
         "report": digest,
@@ -250,11 +254,11 @@ STATEMENTS: Mapping[str, Fields] = {
     CERTIFICATE_STATUS: {
         "subject": digest,
         "status": one_of(*STATUSES),
-        "reason": name,
-        "name": name,  # whose certificate, for readers
+        "reason": _REASON,
+        "name": name,  # whose certificate: a hospital, or a person id
     },
-    WITHDRAWAL: {"release": name, "digest": digest, "reason": name},  # digest of the release statement
-    SUPERSESSION: {"release": name, "by": name, "reason": name},
+    WITHDRAWAL: {"release": name, "digest": digest, "reason": _REASON},  # digest of the release statement
+    SUPERSESSION: {"release": name, "by": name, "reason": _REASON},
     ACCEPTANCE: {
         "run_id": name,
         "plan_hash": digest,
@@ -263,7 +267,7 @@ STATEMENTS: Mapping[str, Fields] = {
         "ledger_head": digest,
         "epsilon_reserved": number(minimum=0),
     },
-    REFUSAL: {"plan_hash": digest, "site": name, "code": name, "reason": text},
+    REFUSAL: {"plan_hash": digest, "site": name, "code": name, "reason": text},  # the software's words
     RECEIPT: {
         "run_id": name,
         "round": integer(1),
@@ -285,4 +289,5 @@ STATEMENTS: Mapping[str, Fields] = {
         "ledger_head": digest,
     },
     WITNESS_ENROLMENT: {"name": name, "organisation": name, "vkey": name, "possession": name},
+    ERASURE: {"commitment": digest, "reason": _REASON},
 }

@@ -52,6 +52,7 @@ CERTIFICATE_STATUS = "zegel/certificate-status/v1"
 WITHDRAWAL = "zegel/withdrawal/v1"
 SUPERSESSION = "zegel/supersession/v1"
 WITNESS_ENROLMENT = "zegel/witness-enrolment/v1"
+ERASURE = "zegel/erasure/v1"
 
 _FIELDS = frozenset({"statement", "certificate", "signature"})
 

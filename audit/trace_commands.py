@@ -58,7 +58,7 @@ def trace(
     """
     from audit.artifacts import Artifacts
     from audit.certificates import load_certificate
-    from audit.commands import opened, print_tree
+    from audit.commands import disclosed_in, opened, print_tree
     from audit.errors import AuditError
     from audit.evidence import Evidence
     from audit.version_trace import find_version, plan_hashes_behind, trace_any_version
@@ -66,6 +66,7 @@ def trace(
     try:
         with opened(home) as (log, _):
             evidence = Evidence(log.entries(), load_certificate((home / "ca" / "rootCA.pem").read_bytes()))
+            said = disclosed_in(home, log)
         digest = find_version(evidence, version)
         artifacts = Artifacts(home / "artifacts")
         plans = {each: artifacts.get(each) for each in plan_hashes_behind(evidence, digest)}
@@ -76,16 +77,19 @@ def trace(
     if shown_as is Format.TREE and output is None:
         from audit.wording import version_tree
 
-        print_tree(version_tree(found))
+        print_tree(version_tree(found).said(said))
         return
     if shown_as is Format.TREE:
         from audit.wording import version_tree
 
-        data = ("\n".join(version_tree(found).lines()) + "\n").encode()
+        data = ("\n".join(version_tree(found).said(said).lines()) + "\n").encode()
     elif shown_as is Format.JSON:
         from dataclasses import asdict
 
-        data = (json.dumps(asdict(found), default=_time, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        data = (
+            json.dumps(asdict(found) | {"disclosed": said.to_json()}, default=_time, sort_keys=True, ensure_ascii=False)
+            + "\n"
+        ).encode()
     else:
         from audit.documents.picture import version_picture
 

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from audit.canonical import digest_of, format_time, hex_of, shown
+from audit.canonical import digest_of, format_time, hex_of
 from audit.certificates import (
     certificate_pem,
     check_root,
@@ -29,10 +29,12 @@ from audit.certificates import (
     root_fingerprint,
 )
 from audit.checkpoint import Checkpoint, open_checkpoint, parse_proof
+from audit.disclosure import NOTHING_DISCLOSED, Disclosed, disclosed, unpack_disclosures
 from audit.documents.collection import DocumentCheck, check_documents, summary
 from audit.documents.report import LogHead
 from audit.dossier import (
     CHECKPOINT,
+    DISCLOSURES,
     REGISTER,
     RELEASE,
     ROOT,
@@ -43,6 +45,7 @@ from audit.dossier import (
     open_dossier,
 )
 from audit.entry import Entry
+from audit.erasure import erasures
 from audit.errors import AuditError, DossierError
 from audit.evidence import Evidence
 from audit.gate_trace import witnesses_needed
@@ -71,6 +74,7 @@ class Report:
 
     checks: tuple[Check, ...]
     trace: ReleaseTrace
+    disclosed: Disclosed  # names and reasons, for readers: nothing rests on them
     documents: tuple[DocumentCheck, ...]  # and how far each was checked
     log_key: str
     tree_size: int
@@ -78,12 +82,14 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """For machines; times and digests in their usual spelling."""
-        return {"verified": True, **_jsonable(asdict(self))}
+        value = _jsonable(asdict(replace(self, disclosed=NOTHING_DISCLOSED)))
+        return {"verified": True, **value, "disclosed": self.disclosed.to_json()}
 
 
 @dataclass
 class _Progress:
     passed: list[Check] = field(default_factory=list)
+    disclosed: Disclosed = NOTHING_DISCLOSED  # names for messages, once they are checked
 
     @contextmanager
     def check(self, name: str) -> Iterator[list[str]]:
@@ -92,8 +98,9 @@ class _Progress:
         try:
             yield found
         except AuditError as error:
-            raise DossierError(f"{name}: {error}", check=name, passed=self.passed) from error
-        self.passed.append(Check(name, ", ".join(found)))
+            words = self.disclosed.in_words(str(error))
+            raise DossierError(f"{name}: {words}", check=name, passed=self.passed) from error
+        self.passed.append(Check(name, self.disclosed.in_words(", ".join(found))))
 
 
 def verify_dossier(data: bytes, root_pem: bytes, *, now: datetime) -> Report:
@@ -141,6 +148,12 @@ def verify_dossier(data: bytes, root_pem: bytes, *, now: datetime) -> Report:
         with in_member(REGISTER):
             listed = check_register(dossier.register, evidence.founding.log_key, checkpoint, entries.items())
         found.append(f"{listed} entries on gates, audits, certificates and releases; the log signed no other")
+    with progress.check("disclosures") as found:
+        gone = erasures(evidence)
+        with in_member(DISCLOSURES):
+            said = disclosed(entries.items(), unpack_disclosures(dossier.disclosures))
+        progress.disclosed = said
+        found.append(f"{len(said.values)} values open their commitments, {len(gone)} were erased")
     with progress.check("release statement") as found:
         with in_member(RELEASE):
             statement = ReleaseStatement.from_bytes(dossier.release)
@@ -179,7 +192,8 @@ def verify_dossier(data: bytes, root_pem: bytes, *, now: datetime) -> Report:
     return Report(
         checks=tuple(progress.passed),
         trace=trace,
-        documents=documents,
+        disclosed=said,
+        documents=tuple(replace(each, finding=said.in_words(each.finding)) for each in documents),
         log_key=str(evidence.founding.log_key),
         tree_size=checkpoint.size,
         entries=len(entries),
@@ -189,7 +203,7 @@ def verify_dossier(data: bytes, root_pem: bytes, *, now: datetime) -> Report:
 def _state_words(standing: Standing) -> str:
     """Where the release stood when the dossier was written; raises DossierError when it must not be used."""
     if standing.state == WITHDRAWN and standing.withdrawal is not None:
-        reason = shown(standing.withdrawal.reason)
+        reason = standing.withdrawal.reason or "no reason given"
         raise DossierError(f"release {standing.release} was withdrawn in entry {standing.since}: {reason}")
     if standing.state == SUPERSEDED:
         return f"certified in entry {standing.certified_index}, superseded by {standing.superseded_by}"

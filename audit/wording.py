@@ -1,7 +1,8 @@
 """Entries and traces in words, for people who read a terminal or a printed page.
 
 Everything is returned as lines or as a tree of lines; nothing is printed here. Free text from statements is
-made printable first, so that it cannot forge a line or colour.
+made printable first, so that it cannot forge a line or colour. People and reasons appear as person ids and
+commitments; `audit.disclosure.Disclosed.in_words` puts what may be shown in their place.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from audit import entry as kinds
 from audit.canonical import format_time
+from audit.disclosure import NOTHING_DISCLOSED, Disclosed
 from audit.entry import Entry
 from audit.gate_trace import GateTrace
 from audit.gates import AT_LEAST, GateRule
@@ -43,6 +45,10 @@ class Branch:
         """The tree as indented lines."""
         return ["  " * depth + self.text] + [line for branch in self.branches for line in branch.lines(depth + 1)]
 
+    def said(self, said: Disclosed) -> Branch:
+        """The same tree with names and reasons where they may be shown."""
+        return Branch(said.in_words(self.text), [branch.said(said) for branch in self.branches])
+
 
 def printable(value: object) -> str:
     """Text on one line without control characters, cut at 200 characters."""
@@ -55,23 +61,26 @@ def short(digest: str) -> str:
     return digest[:_SHORT]
 
 
-def entry_words(entry: Entry) -> str:
+def entry_words(entry: Entry, said: Disclosed = NOTHING_DISCLOSED) -> str:
     """One line on what an entry says."""
-    return printable(_WORDS[entry.kind](entry.body))
+    return printable(said.in_words(_WORDS[entry.kind](entry.body)))
 
 
 def _approval_words(body: Mapping[str, Any]) -> str:
     s = body["approval"]["statement"]
     verb = "approved" if s["decision"] == APPROVE else "refused"
-    reason = f": {s['reason']}" if s["reason"] else ""
     subject = f"{s['subject']['kind']} {short(s['subject']['digest'])}"
-    return f"{s['name']} ({s['role']}, {s['organisation']}) {verb} {subject}{reason}"
+    return f"{s['name']} ({s['role']}, {s['organisation']}) {verb} {subject}{_because(s)}"
 
 
 def _refusal_words(body: Mapping[str, Any]) -> str:
     s = body["refusal"]["statement"]
     run = f"run {body['run_id']}" if body["run_id"] else f"plan {short(s['plan_hash'])}"
     return f"{s['site']} refused {run}: {s['code']}, {s['reason']}"
+
+
+def _because(statement: Mapping[str, Any]) -> str:
+    return f": {statement['reason']}" if statement["reason"] else ""
 
 
 def _audit_words(statement: Mapping[str, Any]) -> str:
@@ -93,7 +102,7 @@ _WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     ),
     kinds.SITE_MANIFEST: lambda b: f"{b['site']} announced data {short(b['manifest']['statement']['manifest'])}",
     kinds.CERTIFICATE_STATUS_CHANGED: lambda b: (
-        f"certificate of {b['revocation']['statement']['name']} {b['status']}: {b['revocation']['statement']['reason']}"
+        f"certificate of {b['revocation']['statement']['name']} {b['status']}{_because(b['revocation']['statement'])}"
     ),
     kinds.PLAN_PROPOSED: lambda b: f"plan {short(b['plan_hash'])} proposed by {b['proposal']['statement']['name']}",
     kinds.GATES_SET: lambda b: (
@@ -119,12 +128,13 @@ _WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     ),
     kinds.RELEASE_SUPERSEDED: lambda b: f"release {b['release']} superseded by {b['by']}",
     kinds.WITHDRAWAL_PROPOSED: lambda b: (
-        f"withdrawal of release {b['release']} proposed: {b['withdrawal']['statement']['reason']}"
+        f"withdrawal of release {b['release']} proposed{_because(b['withdrawal']['statement'])}"
     ),
     kinds.RELEASE_WITHDRAWN: lambda b: f"release {b['release']} withdrawn",
     kinds.WITNESS_ENROLLED: lambda b: (
         f"{b['enrolment']['statement']['organisation']} enrolled the witness {b['witness']}"
     ),
+    kinds.VALUE_ERASED: lambda b: f"value behind {short(b['commitment'])} erased{_because(b['erasure']['statement'])}",
     kinds.RELEASE_CERTIFIED: lambda b: f"release {b['release']} certified: version {short(b['version'])}",
 }
 
@@ -160,7 +170,7 @@ def trace_tree(trace: ReleaseTrace) -> Branch:
 
 def _standing_words(standing: Standing) -> str:
     if standing.state == WITHDRAWN and standing.withdrawal is not None:
-        return f"WITHDRAWN, entry {standing.since}: {printable(standing.withdrawal.reason)}"
+        return f"WITHDRAWN, entry {standing.since}: {standing.withdrawal.reason or 'no reason given'}"
     by = f" by {standing.superseded_by}" if standing.superseded_by else ""
     replaced = f", in place of {standing.predecessor}" if standing.predecessor else ""
     return f"{standing.state}{by}, entry {standing.since}{replaced}"
@@ -192,7 +202,7 @@ def _approving(approvals: tuple[Approval, ...]) -> int:
 
 def _add_approvals(branch: Branch, approvals: tuple[Approval, ...]) -> None:
     for a in approvals:
-        reason = f" ({printable(a.reason)})" if a.reason else ""
+        reason = f" ({a.reason})" if a.reason else ""
         branch.add(f"{a.approver}: {a.decision}, {format_time(a.time)}, {printable(a.meaning)!r}{reason}")
 
 

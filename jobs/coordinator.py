@@ -10,6 +10,8 @@ Invariants:
   checked, before the next one is announced;
 * a round is asked for once. One that lacks too many hospitals, or that a crash cut off, is logged as aborted: its sum
   is not used, what it cost stays spent, and the next round goes on with those who are there;
+* before each round it looks who may still take part: a hospital whose certificate was suspended, revoked or has ended
+  is asked nothing more, and a round the log bars for such a signature is given up;
 * a coordinator that was killed goes on from its state (`run_state`) with the same result.
 
 A hospital's answer is taken as data: whatever it is, at worst that hospital counts as dropped, with the reason.
@@ -29,7 +31,6 @@ import numpy as np
 from cryptography import x509
 
 from audit.canonical import digest_of
-from audit.certificates import certificate_pem
 from audit.entry import (
     METRICS_REPORTED,
     ROUND_ABORTED,
@@ -43,13 +44,14 @@ from audit.entry import (
 from audit.errors import AuditError, StatementError, WitnessError
 from audit.statement import ACCEPTANCE, METRICS, RECEIPT, REFUSAL, SignedStatement
 from audit.witness_protocol import Answer
-from jobs.errors import RunAborted, RunInterrupted, SiteError, SiteRefused
+from jobs.errors import UNREACHABLE, RunAborted, RunInterrupted, SignerBarred, SiteError, SiteRefused
 from jobs.icd_coding.lora import LoraParameters
 from jobs.icd_coding.model import Parameters, version_id
 from jobs.icd_coding.training import Training
 from jobs.plan import Plan
 from jobs.run_state import RunState
 from jobs.signed_answers import MAX_METRICS_BYTES, SignedAnswers
+from jobs.standing import Standing, certificate_pems
 from jobs.terms import PATIENTS_SLACK, aggregate_norm_bound, aggregation_terms, secagg_parameters
 from jobs.transport import Message, Transport
 from privacy.curve import epsilon_curve
@@ -69,12 +71,18 @@ M = TypeVar("M", bound=SecAggMessage)
 
 _LOG = logging.getLogger(__name__)
 
+PROBE_PAUSE = 3  # as many times as hospitals that are missing took to answer; so asking costs at most a quarter
 WITNESSED_EVERY = 20  # rounds; and when a run begins and ends
 _UNLOGGED = "manifest-not-logged"
+_BARRED = "barred"
+_OF_LAST_ROUND = ("finished", "version", "optimiser", "participants")  # fields of the state that a round changes
 
 
 class Record(Protocol):
-    """Appends to the audit log. Durable when it returns; returns the log's size."""
+    """Appends to the audit log. Durable when it returns; returns the log's size.
+
+    Raises SignerBarred, and appends nothing, for a statement whose certificate the log suspended or revoked.
+    """
 
     def __call__(self, kind: str, body: Mapping[str, Any]) -> int: ...
 
@@ -116,11 +124,6 @@ class Outcome:
 class Witnesses(Protocol):
     """Hospitals that cosign the log's checkpoints."""
 
-    @property
-    def log_certificate(self) -> str:
-        """PEM of the log's certificate."""
-        ...
-
     def enrol(self, site: str, value: object) -> None:
         """Take a hospital's signed enrolment; must not raise for what is wrong with it."""
         ...
@@ -135,7 +138,7 @@ class Coordinator:
 
     Args:
         approvals: the plan's approvals as JSON, sent to every hospital.
-        certificates: all certificates the consortium issued, by digest.
+        standing: whose certificates count, as of when it is called.
         record: appends to the audit log.
         recorded: the bodies of this run's log entries of a kind, in order.
         store, fetch: keep an artifact and return its digest; read it again.
@@ -155,7 +158,7 @@ class Coordinator:
         run_id: str,
         transport: Transport,
         approvals: Sequence[Mapping[str, Any]],
-        certificates: Mapping[str, x509.Certificate],
+        standing: Callable[[], Standing],
         root: x509.Certificate,
         record: Record,
         recorded: Callable[[str], Sequence[Mapping[str, Any]]],
@@ -175,8 +178,10 @@ class Coordinator:
         self._run_id = run_id
         self._transport = transport
         self._approvals = [dict(approval) for approval in approvals]
-        self._certificates = certificates
-        self._signed = SignedAnswers(consortium=plan.consortium, certificates=certificates, root=root, clock=clock)
+        self._ask_standing = standing
+        self._standing = standing()
+        self._clock = clock
+        self._signed = SignedAnswers(consortium=plan.consortium, standing=self._standing, root=root, clock=clock)
         self._record = record
         self._recorded = recorded
         self._store = store
@@ -192,14 +197,18 @@ class Coordinator:
         self._began = time.monotonic()
         self._acceptances: dict[str, SignedStatement] = {}  # of the hospitals that joined this coordinator
         self._answered: dict[str, int] = {}  # the last round each of them took part in, when it joined
+        self._probe_from = 0.0  # when to ask those that are missing for a sign of life again, by the monotonic clock
         self._missing: set[str] = set()  # training hospitals that did not answer when they were last asked
+        self._barred: dict[str, str] = {}  # hospitals of the plan that may not take part now, and why
+        self._set_aside: set[str] = set()  # those of them that had joined; they may come back
         self._problems: list[SiteError] = []  # of the round in progress
         events = [plan.event(number) for number in range(1, plan.aggregations + 1)]
         self._epsilon = [0.0, *epsilon_curve(events, plan.delta)]
         if plan.epsilon is not None:
             self._epsilon[-1] = min(self._epsilon[-1], plan.epsilon)  # the plan's is computed on a finer grid
         self._training = Training(plan)
-        self._state = self._first_state() if resume is None else self._restored(resume)
+        self._state = self._first_state() if resume is None else self._settled(resume)
+        self._train_up_to(self._state)
 
     def run(self) -> Outcome:
         """Carry out what is left of the plan.
@@ -231,21 +240,33 @@ class Coordinator:
             optimiser=None, participants=(), log_size=0, pending=None,
         )  # fmt: skip
 
-    def _restored(self, state: RunState) -> RunState:
-        """The training at the last finished round, and the log with its entry."""
+    def _settled(self, state: RunState) -> RunState:
+        """A state kept earlier, with the entry of its last round in the log.
+
+        Where the log bars that entry, the state is the one before the round, which is lost.
+        """
         if (state.run_id, state.plan_hash) != (self._run_id, self._plan.hash):
             raise RunAborted(f"the state is of run {state.run_id} and plan {state.plan_hash}, not of this one")
+        if state.pending is None:
+            return state
+        kind, body = state.pending["kind"], state.pending["body"]
+        try:
+            if body["round"] not in {entry["round"] for entry in self._recorded(kind)}:
+                self._record(kind, body)
+        except SignerBarred as error:
+            _LOG.warning("run %s, round %d is lost: %s", self._run_id, body["round"], error)
+            return _before_last_round(state)
+        return replace(state, pending=None)
+
+    def _train_up_to(self, state: RunState) -> None:
+        """Take the training to where a state says it is."""
+        self._training = Training(self._plan)
         if state.finished:
             optimiser = None if state.optimiser is None else self._fetch(state.optimiser)
             self._training.restore(self._fetch(state.version), optimiser)
         for number in state.lost:
             if number > state.finished:
                 self._training.skip(number)
-        if state.pending is not None:
-            kind, body = state.pending["kind"], state.pending["body"]
-            if body["round"] not in {entry["round"] for entry in self._recorded(kind)}:
-                self._record(kind, body)
-        return replace(state, pending=None)
 
     def _start(self) -> None:
         """Log that the run started, once, and who takes part, each time."""
@@ -266,7 +287,7 @@ class Coordinator:
 
     def _next_round(self) -> int:
         """The first round that no hospital can have answered; those before it without a result are lost."""
-        answered = max([self._state.finished, *self._answered.values()])
+        answered = max([self._state.finished, *self._state.lost, *self._answered.values()])
         for number in range(self._state.finished + 1, answered + 1):
             if number not in self._state.lost:
                 self._lose(number, "the coordinator was stopped before the round's sum was known", [])
@@ -291,11 +312,39 @@ class Coordinator:
         )
         self._save(self._state)
 
+    # -- who may take part ---------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """See whose certificates count now, and drop the hospitals that hold none.
+
+        Raises: RunAborted when so many of them are revoked for ever that the plan cannot be carried out.
+        """
+        plan = self._plan
+        self._standing = self._ask_standing()
+        self._signed.follow(self._standing)
+        everybody = self._standing.barred(at=self._clock())
+        barred = {site: everybody[site] for site in (*plan.sites, *plan.evaluation_sites) if site in everybody}
+        newly, self._barred = sorted(set(barred) - set(self._barred)), barred
+        self._missing |= set(barred) & set(plan.sites)
+        for site in newly:
+            _LOG.warning("run %s: %s takes no part for now: %s", self._run_id, site, barred[site])
+            if self._acceptances.pop(site, None) is not None:
+                self._set_aside.add(site)
+        gone = [site for site in plan.sites if site in barred and self._standing.revoked_for_ever(site)]
+        if len(plan.sites) - len(gone) < plan.minimum_sites:
+            self._release_joined()
+            raise RunAborted("; ".join(f"{site}: {barred[site]}" for site in gone))
+
+    def _news(self) -> Message:
+        """What hospitals learn of it: the log's signed list of revocations."""
+        return {} if self._standing.signed is None else {"revocations": self._standing.signed}
+
     # -- joining -------------------------------------------------------------------------------------------------
 
     def _join_all(self) -> None:
         """Ask every hospital to join. The first time all that train must; later as many as a round needs."""
         plan = self._plan
+        self._look()
         everybody = sorted({*plan.sites, *plan.evaluation_sites})
         self._report("joining", self._state.finished, tuple(everybody), 0.0)
         problems = self._join(everybody, timeout_s=self._timeouts.join)
@@ -305,7 +354,10 @@ class Coordinator:
         first = not self._recorded(RUN_STARTED)
         if first and missing:
             self._release_joined()
-            raise RunAborted("; ".join(str(problem) for problem in missing))
+            reasons = "; ".join(str(problem) for problem in missing)
+            if all(problem.code == UNREACHABLE for problem in missing):
+                raise RunInterrupted(reasons)
+            raise RunAborted(reasons)
         if len(plan.sites) - len(missing) < plan.minimum_sites:
             reasons = "; ".join(str(problem) for problem in missing)
             if len(plan.sites) - len(refused) < plan.minimum_sites:
@@ -321,13 +373,15 @@ class Coordinator:
             "plan_hash": plan.hash,
             "plan": plan.to_bytes(),
             "approvals": self._approvals,
-            "certificates": [certificate_pem(certificate) for certificate in self._certificates.values()],
+            "certificates": certificate_pems(self._standing),
+            **self._news(),
         }
-        if self._witnesses is not None:
-            request["log_certificate"] = self._witnesses.log_certificate
-        answers = self._transport.call("join", dict.fromkeys(sites, request), timeout_s=timeout_s)
-        problems: list[SiteError] = []
-        for site in sites:
+        if self._standing.log_certificate is not None:
+            request["log_certificate"] = self._standing.log_certificate
+        asked = [site for site in sites if site not in self._barred]
+        answers = self._transport.call("join", dict.fromkeys(asked, request), timeout_s=timeout_s)
+        problems = [SiteError(site, _BARRED, self._barred[site]) for site in sites if site in self._barred]
+        for site in asked:
             try:
                 answer = _message(site, answers[site])
                 acceptance = self._signed.statement(
@@ -339,6 +393,7 @@ class Coordinator:
                 self._check_announced(site, acceptance)
                 self._take_answered(site, answer.get("last_round"))
                 self._acceptances[site] = acceptance
+                self._set_aside.discard(site)
                 if self._witnesses is not None and "enrolment" in answer:
                     self._witnesses.enrol(site, answer["enrolment"])
             except SiteError as error:
@@ -383,28 +438,31 @@ class Coordinator:
     def _release_joined(self) -> None:
         """Tell those who joined that the run is over, so that they free what they reserved."""
         self._transport.call("finish", {site: {} for site in self._acceptances}, timeout_s=self._timeouts.call)
+        self._transport.call("finish", {site: {} for site in self._set_aside}, timeout_s=self._timeouts.probe)
 
     # -- rounds --------------------------------------------------------------------------------------------------
 
     def _set_up(self, number: int) -> None:
         """Keys for round `number` from everybody who is there."""
-        self._welcome_back()
         there = [site for site in self._plan.sites if site not in self._missing]
         self._exchange(
             "announce",
             self._secagg.start_set_up(number, there),
             Announcement,
             self._secagg.receive_announcement,
+            also={"certificates": certificate_pems(self._standing), **self._news()},
         )
         self._exchange("share_keys", self._secagg.share_requests(), KeyShares, self._secagg.receive_key_shares)
 
-    def _welcome_back(self) -> None:
-        """Let hospitals that were missing join again, if they answer at once; nobody waits for them."""
-        if not self._missing:
+    def _welcome_back(self, *, at_once: bool = False) -> None:
+        """Let hospitals that were missing join again, if they answer at once; nobody waits long for them."""
+        absent = sorted(self._missing - set(self._barred))
+        asked = time.monotonic()
+        if not absent or (asked < self._probe_from and not at_once):
             return
-        probes = self._transport.call(
-            "alive", {site: {} for site in sorted(self._missing)}, timeout_s=self._timeouts.probe
-        )
+        probes = self._transport.call("alive", {site: {} for site in absent}, timeout_s=self._timeouts.probe)
+        now = time.monotonic()
+        self._probe_from = now + PROBE_PAUSE * (now - asked)
         there = sorted(site for site, answer in probes.items() if isinstance(answer, dict))
         # A process that was started again has to join, and so has one that joined an earlier coordinator.
         strangers = [
@@ -426,9 +484,11 @@ class Coordinator:
         version_in = version_id(model)
         receipts: dict[str, SignedStatement] = {}
         self._problems = []
+        self._look()
         try:
-            if self._secagg.next_round != number or set(self._secagg.ready) != set(plan.sites):
-                self._set_up(number)  # somebody is missing a key: give everyone the chance to come back
+            self._welcome_back()
+            if self._secagg.next_round != number or set(self._secagg.ready) != set(plan.sites) - self._missing:
+                self._set_up(number)  # somebody who is there has no key
             requests = self._secagg.start_round()
             self._state = replace(self._state, announced=number)
             self._save(self._state)
@@ -438,7 +498,8 @@ class Coordinator:
                 self._secagg.receive_masked_vector(site, message)
                 receipts[site] = receipt
 
-            self._exchange("round", requests, MaskedVector, receive, extra={"version_in": version_in, "model": model})
+            extra = {"version_in": version_in, "model": model}
+            self._exchange("round", requests, MaskedVector, receive, extra=extra, also=self._news())
             self._exchange(
                 "survivors",
                 self._secagg.survivors_requests(),
@@ -456,13 +517,15 @@ class Coordinator:
         self._check_norm(number, aggregate)
         self._training.apply(number, total, hospitals=len(aggregate.survivors))
         if aggregate.suspects:
-            _LOG.warning(
-                "run %s, round %d: shares do not fit, so some of these lie: %s",
-                self._run_id, number, ", ".join(aggregate.suspects),
-            )  # fmt: skip
+            names = ", ".join(aggregate.suspects)
+            _LOG.warning("run %s, round %d: shares do not fit, some of these lie: %s", self._run_id, number, names)
         for problem in self._problems:
             _LOG.warning("run %s, round %d: %s", self._run_id, number, problem)
-        self._finish_round(number, version_in, aggregate, receipts)
+        try:
+            self._finish_round(number, version_in, aggregate, receipts)
+        except SignerBarred as error:
+            self._take_back(number, error, aggregate.survivors)
+            return
         self._report("training", number, aggregate.survivors, time.monotonic() - started)
 
     def _give_up(self, number: int, reason: str, participants: tuple[str, ...]) -> None:
@@ -485,24 +548,23 @@ class Coordinator:
 
         Raises: RunInterrupted, after the round was logged as aborted.
         """
-        terms = aggregation_terms(self._plan, number)
-        whole = dequantise(aggregate.total, scale=terms.scale)  # with the coordinates that honest hospitals leave zero
-        norm = float(np.linalg.norm(whole))
-        bound = aggregate_norm_bound(self._plan, number, hospitals=len(aggregate.survivors))
+        plan, survivors = self._plan, aggregate.survivors
+        # The whole vector: honest hospitals leave zero what is beyond this aggregation's dimension.
+        norm = float(np.linalg.norm(dequantise(aggregate.total, scale=aggregation_terms(plan, number).scale)))
+        bound = aggregate_norm_bound(plan, number, hospitals=len(survivors))
         if norm <= bound:
             return
         reason = (
-            f"the sum of {len(aggregate.survivors)} hospitals has L2 norm {norm:.6g}, honest ones make at most "
-            f"{bound:.6g}: one sent what its patients cannot make, or they hold more "
-            f"than {PATIENTS_SLACK:g} times the {self._plan.nominal_patients} patients that the plan counts with; the "
-            f"sum is not used, and the masks hide whose it is"
+            f"the sum of {len(survivors)} hospitals has L2 norm {norm:.6g}, honest ones make at most {bound:.6g}: one "
+            f"sent what its patients cannot make, or they hold more than {PATIENTS_SLACK:g} times the "
+            f"{plan.nominal_patients} patients the plan counts with; masks hide whose it is, and the sum is not used"
         )
         _LOG.error("run %s, round %d: %s", self._run_id, number, reason)
-        self._lose(number, reason, aggregate.survivors)
-        self._report("aborted", number, aggregate.survivors, 0.0)
+        self._lose(number, reason, survivors)
+        self._report("aborted", number, survivors, 0.0)
         raise RunInterrupted(
-            f"round {number}: {reason}. Ask the hospitals to check their software and data; then go on with "
-            f"`zegel run resume`, or propose a plan without the one that is at fault"
+            f"round {number}: {reason}. Have the hospitals check their software and data; then go on with "
+            f"`zegel run resume`, or propose a plan without the one at fault"
         )
 
     def _decode(self, number: int, aggregate: Aggregate) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -526,17 +588,26 @@ class Coordinator:
             "dropped": sorted(set(self._plan.sites) - set(aggregate.survivors)),
             "receipts": [receipts[site].to_json() for site in aggregate.survivors],
         }
+        before = {field: getattr(self._state, field) for field in _OF_LAST_ROUND}
         self._state = replace(
             self._state,
             finished=number,
             version=version_out,
             optimiser=None if optimiser is None else self._store(optimiser),
             participants=aggregate.survivors,
-            pending={"kind": ROUND_COMPLETED, "body": entry},
+            pending={"kind": ROUND_COMPLETED, "body": entry, "before": before},
         )
         self._save(self._state)
         size = self._record(ROUND_COMPLETED, entry)
         self._state = replace(self._state, pending=None, log_size=size)
+
+    def _take_back(self, number: int, error: SignerBarred, participants: tuple[str, ...]) -> None:
+        """The log took a hospital's certificate back while the round went on, so nothing may rest on the round."""
+        _LOG.warning("run %s, round %d is lost: %s", self._run_id, number, error)
+        self._state = _before_last_round(self._state)
+        self._train_up_to(self._state)
+        self._lose(number, str(error), participants)
+        self._report("aborted", number, participants, 0.0)
 
     def _check_receipt(
         self, site: str, number: int, version_in: str, message: MaskedVector, value: object
@@ -600,17 +671,20 @@ class Coordinator:
     def _evaluate_all(self, version: str, model: bytes) -> dict[str, SignedStatement]:
         """Metrics of every evaluating hospital that joined; those the log already has are not asked for again."""
         self._report("evaluating", self._plan.aggregations, self._plan.evaluation_sites, 0.0)
+        self._look()
         metrics = {
             body["site"]: SignedStatement.from_json(body["metrics"])
             for body in self._recorded(METRICS_REPORTED)
             if body["version"] == version
         }
-        asked = [site for site in self._plan.evaluation_sites if site in self._acceptances and site not in metrics]
+        self._welcome_back(at_once=True)
+        joined = [site for site in self._plan.evaluation_sites if site in self._acceptances and site not in metrics]
+        asked = [site for site in joined if site not in self._missing]
         request: Message = {"version": version, "model": model}
         if self._predecessor is not None:
             request["predecessor_plan"], request["predecessor"] = self._predecessor
         answers = self._transport.call("evaluate", dict.fromkeys(asked, request), timeout_s=self._timeouts.evaluate)
-        problems: list[str] = []
+        problems = [f"{site} is missing" for site in joined if site in self._missing]
         for site in asked:
             try:
                 signed = self._signed.statement(
@@ -659,9 +733,15 @@ class Coordinator:
         receive: Callable[..., None],
         *,
         extra: Mapping[str, Any] | None = None,
+        also: Mapping[str, Any] | None = None,
     ) -> None:
-        """One call of the protocol. A hospital that fails or answers wrongly counts as dropped, with its reason."""
-        messages = {site: {"secagg": request.to_message(), **(extra or {})} for site, request in requests.items()}
+        """One call of the protocol. A hospital that fails or answers wrongly counts as dropped, with its reason.
+
+        Args:
+            extra, also: go with every request; `receive` is given the whole answer where there is `extra`.
+        """
+        fields = {**(extra or {}), **(also or {})}
+        messages = {site: {"secagg": request.to_message(), **fields} for site, request in requests.items()}
         answers = self._transport.call(method, messages, timeout_s=self._timeouts.call)
         for site in requests:
             try:
@@ -690,6 +770,14 @@ class Coordinator:
                 round_seconds,
             )
         )
+
+
+def _before_last_round(state: RunState) -> RunState:
+    """The state before the round whose entry is pending; the round stays announced, and is never asked for again."""
+    if state.pending is None:
+        raise RuntimeError("expected a state whose last round is not yet logged")
+    before = state.pending["before"]
+    return replace(state, **{**before, "participants": tuple(before["participants"])}, pending=None)
 
 
 def _message(site: str, answer: object) -> Message:

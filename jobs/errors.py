@@ -9,6 +9,7 @@ JobError
 ├── RunStateError        a run's kept state cannot be read
 ├── RunAborted           a run ended before its last round, for good
 └── RunInterrupted       a run stopped and can go on later
+    └── SignerBarred     ... because the log bars a certificate whose statement was to be logged
 """
 
 from __future__ import annotations
@@ -67,3 +68,7 @@ class RunAborted(JobError):
 
 class RunInterrupted(JobError):
     """Too many hospitals are missing at the moment; another coordinator can go on where this one stopped."""
+
+
+class SignerBarred(RunInterrupted):
+    """A statement was not logged: its certificate was suspended or revoked before."""

@@ -4,6 +4,7 @@ consortium.json   name, server, ports, root fingerprint, log origin; log_url whe
 profile.yaml      NVFlare's project profile
 ca/               root certificate and its encrypted key
 log.db            the audit log; log.key signs it, log.crt says whose key that is, log.checkpoint is the last signed
+disclosures/      names and reasons that the log only commits to, one file each; `zegel audit erase` removes one
 artifacts/        plans, models and statements by digest
 server/ admin/    NVFlare's kits of the server and of the account that submits jobs
 runs/             per run: the submitted job and the coordinator's progress
@@ -26,6 +27,7 @@ from jobs.errors import FederationError
 
 if TYPE_CHECKING:
     from audit.artifacts import Artifacts
+    from audit.disclosure_store import Disclosures
     from audit.entry import Entry
     from audit.store import Log
 
@@ -108,6 +110,12 @@ class ConsortiumHome:
         from audit.artifacts import Artifacts
 
         return Artifacts(self.path / "artifacts")
+
+    def disclosures(self) -> Disclosures:
+        """The personal values beside the log."""
+        from audit.disclosure_store import FOLDER, Disclosures
+
+        return Disclosures(self.path / FOLDER)
 
     def log(self) -> Log:
         """The audit log: log.db in this folder, or where `log_url` in consortium.json says. Raises LogError."""

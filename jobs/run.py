@@ -17,7 +17,7 @@ from typing import Any
 
 from audit.durable_file import write_durably
 from audit.entry import Entry
-from jobs.coordinator import Coordinator, Outcome, Progress
+from jobs.coordinator import Coordinator, Outcome, Progress, Timeouts
 from jobs.errors import FederationError, PlanError, RunAborted, RunInterrupted, RunStateError
 from jobs.home import ConsortiumHome
 from jobs.records import (
@@ -32,13 +32,16 @@ from jobs.records import (
     read_state,
     recorded_by_run,
 )
+from jobs.standing import LogStanding, append_standing
 from jobs.transport import Transport
 from jobs.witnessing import HospitalWitnesses
 
 _LOG = logging.getLogger(__name__)
 
 
-def carry_out_run(home_path: Path, *, run_id: str, plan_hash: str, transport: Transport) -> Outcome | None:
+def carry_out_run(
+    home_path: Path, *, run_id: str, plan_hash: str, transport: Transport, timeouts: Timeouts | None = None
+) -> Outcome | None:
     """Carry out one run, or what is left of it, and write down how it ended.
 
     Returns: the outcome, or None when the run was aborted or interrupted; `result.json` in the run's folder says which.
@@ -49,15 +52,21 @@ def carry_out_run(home_path: Path, *, run_id: str, plan_hash: str, transport: Tr
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _locked(folder / LOCK_FILE, run_id):
         (folder / RESULT_FILE).unlink(missing_ok=True)  # of an interruption before
-        return _carry_out(home, folder, run_id=run_id, plan_hash=plan_hash, transport=transport)
+        return _carry_out(home, folder, run_id=run_id, plan_hash=plan_hash, transport=transport, timeouts=timeouts)
 
 
 def _carry_out(
-    home: ConsortiumHome, folder: Path, *, run_id: str, plan_hash: str, transport: Transport
+    home: ConsortiumHome,
+    folder: Path,
+    *,
+    run_id: str,
+    plan_hash: str,
+    transport: Transport,
+    timeouts: Timeouts | None,
 ) -> Outcome | None:
     def record(kind: str, body: Mapping[str, Any]) -> int:
         with home.log() as log:
-            size = log.append([Entry(kind, home.clock(), body)])[-1] + 1
+            size = append_standing(log, Entry(kind, home.clock(), body)) + 1
         home.sign_checkpoint()
         return size
 
@@ -84,7 +93,7 @@ def _carry_out(
             run_id=run_id,
             transport=transport,
             approvals=plan_approvals(home, plan_hash),
-            certificates=home.certificates(),
+            standing=LogStanding(home),
             root=home.root(),
             record=record,
             recorded=lambda kind: recorded_by_run(home, run_id, kind),
@@ -97,6 +106,7 @@ def _carry_out(
             announced=announced_manifests(home),
             witnesses=HospitalWitnesses(home),
             progress=progress,
+            timeouts=timeouts,
         )
         outcome = coordinator.run()
     except (RunAborted, PlanError, RunStateError) as error:

@@ -14,30 +14,34 @@ from audit.errors import AuditError, StatementError
 from audit.schema import signed as signed_schema
 from audit.signatures import verify_bytes
 from audit.statement import SignedStatement, verify_statement
+from jobs.standing import Standing
 
 MAX_STATEMENT_BYTES = 8192  # of what a hospital signs; the log takes no entry above 65,535
 MAX_METRICS_BYTES = 49_152  # of its metrics, which have an entry of their own
 
 
 class SignedAnswers:
-    """Checks hospitals' signatures against the consortium's certificates.
+    """Checks hospitals' signatures against the consortium's certificates, those of them that count now.
 
-    Args:
-        certificates: all certificates the consortium issued, by digest.
+    A hospital may hold several, while it renews one: each counts.
     """
 
     def __init__(
         self,
         *,
         consortium: str,
-        certificates: Mapping[str, x509.Certificate],
+        standing: Standing,
         root: x509.Certificate,
         clock: Callable[[], datetime],
     ) -> None:
         self._consortium = consortium
-        self._certificates = certificates
+        self._standing = standing
         self._root = root
         self._clock = clock
+
+    def follow(self, standing: Standing) -> None:
+        """Judge by this standing from now on."""
+        self._standing = standing
 
     def statement(
         self,
@@ -58,12 +62,13 @@ class SignedAnswers:
             raise StatementError(f"signed statement of {size} bytes, at most {longest} allowed")
         identity = verify_statement(
             signed,
-            self._certificates,
+            self._standing.certificates,
             self._root,
             at=self._clock(),
             expected_type=kind,
             consortium=self._consortium,
             roles=frozenset({CLIENT}),
+            revocations=self._standing.revocations,
         )
         if identity.name != site:
             raise StatementError(f"signed by {identity.name}, expected {site}")
@@ -73,12 +78,13 @@ class SignedAnswers:
         return signed
 
     def key(self, site: str, data: bytes, signature: bytes) -> None:
-        """Raises StatementError unless a valid certificate of `site` made the signature."""
+        """Raises StatementError unless a certificate of `site` that counts now made the signature."""
         problems = []
-        for certificate in self._certificates.values():
+        for digest, certificate in self._standing.certificates.items():
             if identity_of(certificate).name != site:
                 continue
             try:
+                self._standing.revocations.check(digest)
                 verify_certificate(certificate, self._root, at=self._clock(), roles=frozenset({CLIENT}))
                 verify_bytes(public_key_of(certificate), signature, data)
                 return

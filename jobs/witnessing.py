@@ -35,11 +35,6 @@ class HospitalWitnesses:
         self._cosigned = Cosigned(home.path / "cosigned")
         self._keys: dict[str, VerifierKey] = {}  # by hospital
 
-    @property
-    def log_certificate(self) -> str:
-        """PEM, for hospitals to know the log's key by."""
-        return (self._home.path / "log.crt").read_text(encoding="ascii")
-
     def enrol(self, site: str, value: object) -> None:
         """Take a hospital's enrolment; a new one is logged. One that does not hold is left out, with a warning."""
         try:

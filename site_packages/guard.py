@@ -18,6 +18,7 @@ from cryptography import x509
 
 from audit.certificates import PRIVACY_OFFICER, Identity
 from audit.errors import AuditError
+from audit.revocation import NO_REVOCATIONS, Revocations
 from audit.statement import APPROVAL, SignedStatement, verify_statement
 from jobs.errors import JobError, PlanError
 from jobs.icd_coding.errors import CodingError
@@ -36,6 +37,7 @@ CODES = {
     "plan-malformed": "the plan cannot be read",
     "plan-differs": "the plan's bytes do not have the hash that was approved",
     "not-approved": "no valid approval by a privacy officer",
+    "revocations-unknown": "the log's list of suspended and revoked certificates is missing or not to be believed",
     "wrong-consortium": "the plan is for another consortium",
     "not-invited": "this hospital is not named in the plan",
     "task-not-allowed": "the hospital does not do this task",
@@ -86,6 +88,7 @@ def check_plan(
     known_codes: frozenset[str] | None,
     now: datetime,
     installed_encoders: frozenset[str] = frozenset(),
+    revocations: Revocations = NO_REVOCATIONS,
 ) -> Admitted:
     """Decide whether this hospital takes part in the plan whose bytes are `data`.
 
@@ -95,6 +98,7 @@ def check_plan(
         expected_hash: the hash the coordinator says it carries out.
         known_codes: codes of the hospital's code table, or None when it has not imported data yet.
         installed_encoders: digests of the language models on the hospital's machine.
+        revocations: as the log has them; an approval by somebody suspended or revoked since is none.
     Returns: the plan and its approvers. Raises: GuardRefusal.
     """
     try:
@@ -107,7 +111,9 @@ def check_plan(
         raise GuardRefusal("wrong-consortium", f"expected {consortium!r}, got {plan.consortium!r}")
     if site not in plan.sites and site not in plan.evaluation_sites:
         raise GuardRefusal("not-invited", f"{site} is in neither list of the plan")
-    approvers = _approvers(plan.hash, approvals, certificates, root=root, consortium=consortium, now=now)
+    approvers = _approvers(
+        plan.hash, approvals, certificates, root=root, consortium=consortium, now=now, revocations=revocations
+    )
     _check_limits(plan, limits)
     try:
         check_terms(plan)
@@ -145,6 +151,7 @@ def _approvers(
     root: x509.Certificate,
     consortium: str,
     now: datetime,
+    revocations: Revocations,
 ) -> tuple[Identity, ...]:
     found: list[Identity] = []
     problems: list[str] = []
@@ -159,6 +166,7 @@ def _approvers(
                 expected_type=APPROVAL,
                 consortium=consortium,
                 roles=frozenset({PRIVACY_OFFICER}),
+                revocations=revocations,
             )
         except AuditError as error:
             problems.append(str(error))

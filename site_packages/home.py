@@ -9,6 +9,8 @@
     ledger.db       privacy spent, append-only
     given-head.json the newest head of the ledger that left this hospital; tells when the ledger was put back
     witness/        the hospital's witness key, and which checkpoint of the log it cosigned last
+    revocations.note the log's list of revoked certificates as last seen, so that no older one is believed
+    renewal/        a new key and request, and the consortium's reply, while a certificate is renewed
     outbox/         metrics as they were signed and released, so that they can be sent again
     rounds.db       which secure aggregations this hospital took part in, so that none is answered twice
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 
 GIVEN_HEAD = "given-head.json"
+CONNECTED_FILE = "connected.json"  # in the kit: with which certificate the server let this hospital in
 
 
 class HomeError(SitePackagesError):
@@ -72,6 +75,10 @@ class SiteHome:
     @property
     def key_folder(self) -> Path:
         return self.path / "key"
+
+    @property
+    def renewal(self) -> Path:
+        return self.path / "renewal"
 
     def create(self, name: str, organisation: str, consortium: str) -> None:
         """Lay out a new folder. Raises HomeError when it already is a hospital's."""
@@ -194,6 +201,7 @@ class SiteHome:
         from site_packages.manifest import MANIFEST_NAME
         from site_packages.outbox import FileOutbox
         from site_packages.participant import Participant
+        from site_packages.revocations import KnownRevocations
         from site_packages.witnessing import HospitalWitness
 
         identity, key, certificate, root = self.identity(), self.signing_key(), self.certificate(), self.root()
@@ -227,6 +235,9 @@ class SiteHome:
                 certificate=certificate,
                 root=root,
                 clock=utc_now,
+            ),
+            revocations=KnownRevocations(
+                self.path / "revocations.note", consortium=identity.consortium, root=root, clock=utc_now
             ),
             manifest=manifest,
             load_work=load_work,

@@ -57,7 +57,10 @@ def install(home: SiteHome, reply: Path, *, fingerprint: str) -> None:
     """
     identity = home.identity()
     if home.kit.exists():
-        raise HomeError(f"{home.kit} is installed already; to install another, stop it and move the folder away")
+        raise HomeError(
+            f"{home.kit} is installed already; `zegel site renew` asks for a renewed certificate; to install another "
+            "kit, stop it and move the folder away"
+        )
     with tempfile.TemporaryDirectory(dir=home.path) as scratch:
         kit = Path(scratch, "kit")
         build_kit(reply, request_folder=home.key_folder, fingerprint=fingerprint, kit=kit)

@@ -34,7 +34,8 @@ from audit.certificates import (
     public_key_of,
     verify_certificate,
 )
-from audit.errors import AuditError, StatementError
+from audit.errors import AuditError, CertificateError, StatementError
+from audit.revocation import NO_REVOCATIONS, Revocations
 from audit.signatures import sign_bytes, verify_bytes
 from audit.statement import ACCEPTANCE, METRICS, RECEIPT, REFUSAL, SignedStatement, sign_statement
 from jobs.errors import PlanError, SiteError, SiteRefused
@@ -79,6 +80,7 @@ from site_packages.learner import AnyParameters
 from site_packages.limits import TRAINING, VALIDATION, Limits
 from site_packages.local_work import Earlier, LocalWork
 from site_packages.outbox import Outbox
+from site_packages.revocations import KnownRevocations
 from site_packages.witnessing import HospitalWitness
 
 _LOG = logging.getLogger(__name__)
@@ -110,6 +112,8 @@ class Participant:
         known_codes: the codes the hospital's code table has, or None when it cannot say.
         installed_encoders: digests of the language models on this machine.
         witness: cosigns the consortium's log; None: this hospital does not.
+        revocations: what it knows about revoked certificates; then every run and round must bring the log's list. None
+            where there is no log.
         random_bytes: cryptographically secure, `os.urandom`.
     """
 
@@ -126,6 +130,7 @@ class Participant:
         memory: RoundMemory,
         outbox: Outbox,
         witness: HospitalWitness | None = None,
+        revocations: KnownRevocations | None = None,
         manifest: Callable[[], bytes],
         load_work: Callable[[Plan], LocalWork],
         known_codes: frozenset[str] | None,
@@ -143,6 +148,7 @@ class Participant:
         self._memory = memory
         self._outbox = outbox
         self._witness = witness
+        self._revocations = revocations
         self._manifest = manifest
         self._load_work = load_work
         self._known_codes = known_codes
@@ -197,6 +203,11 @@ class Participant:
     def _join(self, message: Message) -> Message:
         run_id = _text(self._site, message, "run_id", 100)
         certificates, peers = self._read_certificates(message.get("certificates"))
+        try:
+            revoked = self._learn_first(message)
+        except AuditError as error:
+            raise GuardRefusal("revocations-unknown", str(error)) from error
+        self._check_own_certificate(revoked)
         admitted = check_plan(
             _bytes(self._site, message, "plan"),
             _list(self._site, message, "approvals"),
@@ -209,6 +220,7 @@ class Participant:
             known_codes=self._known_codes,
             installed_encoders=self._installed_encoders,
             now=self._clock(),
+            revocations=revoked,
         )
         plan = admitted.plan
         previous = self._run
@@ -274,7 +286,10 @@ class Participant:
         return max([masked, *(int(number) for word, number in paid if word == "round")])
 
     def _announce(self, message: Message) -> Message:
-        client = self._client()
+        run, client = self._joined(), self._client()
+        self._learn(message)
+        if "certificates" in message:  # somebody may have renewed one since this hospital joined
+            _, run.certificates = self._read_certificates(message["certificates"])
         request = AnnounceRequest.from_message(message.get("secagg"))
         return {"secagg": client.announce(request).to_message()}
 
@@ -286,6 +301,7 @@ class Participant:
     def _round(self, message: Message) -> Message:
         run, client = self._joined(), self._client()
         request = RoundRequest.from_message(message.get("secagg"))
+        self._check_peers(request, self._learn(message))
         version_in = _text(self._site, message, "version_in", 71)
         model = _bytes(self._site, message, "model")
         if version_id(model) != version_in:
@@ -383,6 +399,47 @@ class Participant:
         self._run = None
         return {"ledger_head": self._ledger.hand_out()}
 
+    # -- whose certificates count --------------------------------------------------------------------------------
+
+    def _learn_first(self, message: Message) -> Revocations:
+        """The log's list that came with a plan, believed by the log's certificate. Raises AuditError."""
+        if self._revocations is None:
+            return NO_REVOCATIONS
+        for field, kind in (("log_certificate", str), ("revocations", bytes)):
+            if not isinstance(message.get(field), kind):
+                raise CertificateError(f"{field} did not come with the plan")
+        self._revocations.trust(message["log_certificate"])
+        return self._revocations.take(message["revocations"])
+
+    def _learn(self, message: Message) -> Revocations:
+        """The log's list that came with a call of a run this hospital joined."""
+        if self._revocations is None:
+            return NO_REVOCATIONS
+        try:
+            return self._revocations.take(_bytes(self._site, message, "revocations"))
+        except AuditError as error:
+            raise SiteError(self._site, "revocations", str(error)) from error
+
+    def _check_own_certificate(self, revoked: Revocations) -> None:
+        try:
+            revoked.check(certificate_digest(self._certificate))
+        except CertificateError as error:
+            raise SiteError(self._site, "revoked", f"{error}; ask the consortium") from error
+
+    def _check_peers(self, request: RoundRequest, revoked: Revocations) -> None:
+        """Nothing is masked together with a hospital that holds no certificate that counts."""
+        for peer in request.mask_keys:
+            problems = []
+            for certificate in self._joined().certificates.get(peer, ()):
+                try:
+                    revoked.check(certificate_digest(certificate))
+                    break
+                except CertificateError as error:
+                    problems.append(str(error))
+            else:
+                reason = "; ".join(problems) or "no certificate of it was sent"
+                raise SiteError(self._site, "peer-revoked", f"{peer} may not take part: {reason}")
+
     # -- what the calls share ------------------------------------------------------------------------------------
 
     def _reserve(self, run_id: str, admitted: Admitted) -> None:
@@ -420,10 +477,12 @@ class Participant:
         return client
 
     def _verify_peer(self, peer: str, data: bytes, signature: bytes) -> None:
-        """A peer's signature counts if any of its certificates is valid now and made it."""
+        """A peer's signature counts if any of its certificates counts now and made it."""
         problems = []
+        revoked = NO_REVOCATIONS if self._revocations is None else self._revocations.current
         for certificate in self._joined().certificates.get(peer, ()):
             try:
+                revoked.check(certificate_digest(certificate))
                 verify_certificate(certificate, self._root, at=self._clock(), roles=frozenset({CLIENT}))
                 verify_bytes(public_key_of(certificate), signature, data)
                 return

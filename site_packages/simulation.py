@@ -25,6 +25,7 @@ from audit.statement import APPROVAL, sign_statement
 from jobs.coordinator import Coordinator, Outcome, Progress
 from jobs.plan import Plan
 from jobs.run_state import RunState
+from jobs.standing import Standing
 from jobs.transport import InMemoryTransport, Transport
 from privacy.ledger import Ledger
 from privacy.secagg.memory import InMemoryRoundMemory
@@ -36,6 +37,8 @@ from site_packages.outbox import InMemoryOutbox
 from site_packages.participant import Participant
 
 RandomBytes = Callable[[int], bytes]
+
+OFFICER = "person-5100000000000000"  # the simulated privacy officer's person id
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +86,7 @@ def make_keyring(consortium: str, sites: tuple[str, ...], *, now: datetime, vali
         holders[site] = (key, certificate)
     officer_key = ec.generate_private_key(ec.SECP256R1())
     officer = issue_certificate(
-        officer_key.public_key(), name="Simulated Officer", organisation="simulation", role=PRIVACY_OFFICER,
+        officer_key.public_key(), name=OFFICER, organisation="simulation", role=PRIVACY_OFFICER,
         root_cert=root, root_key=root_key, not_before=begin.replace(microsecond=0),
         not_after=root.not_valid_after_utc,
     )  # fmt: skip
@@ -109,8 +112,8 @@ def approve_plan(keyring: Keyring, plan: Plan, *, now: datetime) -> dict[str, An
             "subject": {"kind": "plan", "digest": plan.hash},
             "decision": APPROVE,
             "meaning": "simulated",
-            "reason": "",
-            "name": "Simulated Officer",
+            "reason": None,
+            "name": OFFICER,
             "organisation": "simulation",
             "role": PRIVACY_OFFICER,
         },
@@ -135,6 +138,7 @@ class Simulation:
         opened: shown the number and the sum of every aggregation.
         entries: what was recorded, in order.
         states: the run's states as the coordinator kept them; `run` goes on from the last.
+        standing: whose certificates count, as the coordinator is told; a test may change it while a run goes on.
     """
 
     plan: Plan
@@ -156,6 +160,7 @@ class Simulation:
     def __post_init__(self) -> None:
         now = self.clock()
         self.keyring = make_keyring(self.plan.consortium, tuple(sorted(self.records)), now=now)
+        self.standing = Standing(self.keyring.certificates)
         self.ledgers: dict[str, Ledger] = {}
         self.participants = {site: self._participant(site) for site in sorted(self.records)}
         self.transport = InMemoryTransport({site: each.handle for site, each in self.participants.items()})
@@ -168,7 +173,7 @@ class Simulation:
             run_id=self.run_id,
             transport=self.wrap(self.transport),
             approvals=[approve_plan(self.keyring, self.plan, now=self.clock())],
-            certificates=self.keyring.certificates,
+            standing=lambda: self.standing,
             root=self.keyring.root,
             record=self._record,
             recorded=self._recorded,

@@ -228,7 +228,12 @@ def test_json_is_one_object(tmp_path: Path) -> None:
         assert isinstance(json.loads(result.stdout), dict)
     stopped = zegel("consortium", "status", "--home", home, "--json")
     assert stopped.exit_code == 1
-    assert json.loads(stopped.stdout) == {"running": False, "pid": None, "connected": []}
+    assert json.loads(stopped.stdout) == {
+        "running": False,
+        "pid": None,
+        "connected": [],
+        "certificates_ending": [],
+    }
 
 
 # -- installed in parts

@@ -72,11 +72,13 @@ def _answer_request(
     """Show a request, have its fingerprint compared, and answer it as `issue` does."""
     from admin_api.errors import OnboardingError
     from admin_api.onboarding import read_request
+    from admin_api.people import disclosed_now
 
-    with told():
+    with told(home):
         consortium = open_home(home)
         asked = read_request(request)
-        typer.echo(f"{asked.name} of {asked.organisation} asks for a certificate as {asked.role}.", err=as_json)
+        name = disclosed_now(consortium).name(asked.name)  # a renewal names the person id
+        typer.echo(f"{name} of {asked.organisation} asks for a certificate as {asked.role}.", err=as_json)
         typer.echo(f"Fingerprint of its key: {asked.fingerprint}", err=as_json)
         if fingerprint is not None and fingerprint.strip().lower() != asked.fingerprint:
             raise OnboardingError(
@@ -91,14 +93,14 @@ def _answer_request(
         certificate = issue(consortium, asked, passphrase=secret, out=out, valid_days=valid_days)
     answer(
         {
-            "name": asked.name,
+            "name": name,
             "organisation": asked.organisation,
             "role": asked.role,
             "fingerprint": asked.fingerprint,
             "valid_until": f"{certificate.not_valid_after_utc:%Y-%m-%d}",
             "reply": str(out),
         },
-        [f"Signed, valid until {certificate.not_valid_after_utc:%Y-%m-%d}. Send {out} back to {asked.name}."],
+        [f"Signed, valid until {certificate.not_valid_after_utc:%Y-%m-%d}. Send {out} back to {name}."],
         as_json,
     )
 
@@ -134,7 +136,7 @@ def consortium_renew_own(
     """
     from admin_api.renewing import renew_own
 
-    with told():
+    with told(home):
         consortium = open_home(home)
         secret = passphrase(passphrase_file, ROOT_VARIABLE, "Passphrase of the root key")
         own = renew_own(consortium, passphrase=secret, within_days=within_days)
@@ -155,7 +157,7 @@ def consortium_certificates(home: Home = HERE, as_json: AsJson = False) -> None:
     """List every certificate with its state and the days it has left; what has to be renewed soon is named."""
     from admin_api.holders import holdings, warning_line
 
-    with told():
+    with told(home):
         found = holdings(open_home(home))
     answer(
         {"certificates": [each.to_json() for each in found]},
@@ -211,8 +213,8 @@ def consortium_revoke(
 ) -> None:
     """Revoke a person's or hospital's certificates for ever. A consortium admin signs.
 
-    Nothing they sign counts from here on; what the log holds already stays good. They need a new key and certificate,
-    under another name, to come back.
+    Nothing they sign counts from here on; what the log holds already stays good. Whose certificates are all revoked
+    needs a new one under another name to come back.
     """
     _change(name, "revoked", signer, reason, certificate, passphrase_file, home, as_json)
 
@@ -229,7 +231,7 @@ def _change(
 ) -> None:
     from admin_api.revoking import change_status
 
-    with told():
+    with told(home):
         consortium = open_home(home)
         admin = open_signer(consortium, signer, passphrase_file)
         changed = change_status(consortium, name, status=status, reason=reason, admin=admin, only=certificate)
@@ -249,7 +251,7 @@ def consortium_revocations(
     from admin_api.revoking import current_revocations, signed_revocations
     from audit.durable_file import write_durably
 
-    with told():
+    with told(home):
         consortium = open_home(home)
         changes = len(current_revocations(consortium).changes)
         write_durably(out, signed_revocations(consortium))

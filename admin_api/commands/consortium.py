@@ -98,7 +98,7 @@ def consortium_manifest(
     """Check a hospital's signed data manifest and write it to the audit log."""
     from admin_api.onboarding import log_manifest
 
-    with told():
+    with told(home):
         signed = log_manifest(open_home(home), statement)
     said = signed.statement
     answer(
@@ -114,7 +114,7 @@ def consortium_start(home: Home = HERE, as_json: AsJson = False) -> None:
     """Start the federation's server. It keeps running after this command; refuses a loosened kit."""
     from admin_api.running import start_server
 
-    with told():
+    with told(home):
         consortium = open_home(home)
         config = consortium.config()
         running = start_server(consortium)
@@ -134,7 +134,7 @@ def consortium_stop(home: Home = HERE, as_json: AsJson = False) -> None:
     """Stop the federation's server and any job it runs."""
     from jobs.federation import process
 
-    with told():
+    with told(home):
         was_running = process.stop(open_home(home).server_kit)
     answer(
         {"was_running": was_running},
@@ -154,7 +154,7 @@ def consortium_status(
     from jobs.federation import process
     from jobs.federation.session import open_session
 
-    with told():
+    with told(home):
         consortium = open_home(home)
         ending = warnings(consortium)
         running = process.find(consortium.server_kit)

@@ -48,10 +48,10 @@ PERSON_VARIABLE = "ZEGEL_PERSON_PASSPHRASE"
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def told(home: Path | None = None) -> Iterator[None]:
     """Our own errors, and files that cannot be read or written, end a command with a message and exit code 1.
 
-    Any other exception is a defect and shows its trace.
+    With the consortium's folder, people are called by name in it. Any other exception is a defect and shows its trace.
     """
     from admin_api.errors import AdminError
     from audit.errors import AuditError
@@ -62,8 +62,20 @@ def told() -> Iterator[None]:
     try:
         yield
     except (AdminError, JobError, AuditError, PrivacyError, CodingError, OSError) as error:
-        typer.echo(f"zegel: {error}", err=True)
+        typer.echo(f"zegel: {str(error) if home is None else _named(home, str(error))}", err=True)
         raise typer.Exit(1) from None
+
+
+def _named(home: Path, text: str) -> str:
+    from admin_api.people import disclosed_now
+    from audit.errors import AuditError
+    from jobs.errors import JobError
+    from jobs.home import ConsortiumHome
+
+    try:
+        return disclosed_now(ConsortiumHome(home)).in_words(text)
+    except (AuditError, JobError, OSError):  # the error that ends the command is the one to be told
+        return text
 
 
 def answer(value: dict[str, Any], lines: list[str], as_json: bool) -> None:
@@ -120,15 +132,23 @@ def decide(
 
     `first` is what the person signs besides an approval, before it is logged.
     """
+    from admin_api.people import disclosed_now
     from admin_api.planning import decide as decide_about
 
     person = open_signer(home, signer, file)
     if first is not None and not refuse:
         first(person)
     decide_about(home, kind, digest, person, approve=not refuse, reason=reason)
+    said = disclosed_now(home)
     verb = "refused" if refuse else "approved"
     answer(
-        {"digest": digest, "decision": verb, "by": person.identity.name, "role": person.identity.role},
-        [f"{person.identity} {verb} the {kind} {name}; the log keeps it."],
+        {
+            "digest": digest,
+            "decision": verb,
+            "by": said.name(person.identity.name),
+            "person": person.identity.name,
+            "role": person.identity.role,
+        },
+        [said.in_words(f"{person.identity} {verb} the {kind} {name}; the log keeps it.")],
         as_json,
     )

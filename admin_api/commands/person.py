@@ -52,6 +52,21 @@ def person_request(
     )
 
 
+@person_app.command("list")
+def person_list(home: Home = HERE, as_json: AsJson = False) -> None:
+    """Everybody with a certificate: person id, and the name where it was not erased."""
+    from admin_api.people import people_of
+
+    with told():
+        rows = people_of(open_home(home))
+    answer(
+        {"people": rows},
+        [f"{row['person']}  {row['name']} ({row['role']}, {row['organisation']}) until {row['until']}" for row in rows]
+        or ["Nobody yet."],
+        as_json,
+    )
+
+
 @person_app.command("renew")
 def person_renew(
     folder: Annotated[Path, typer.Argument(help="The folder with the person's key and certificate.")],

@@ -80,7 +80,7 @@ def plan_propose(
     from jobs.proposal import Wish, make_plan, read_labels, read_settings
     from jobs.records import plan_of_version
 
-    with told():
+    with told(home):
         consortium = open_home(home)
         proposer = open_signer(consortium, signer, passphrase_file)
         sites = tuple(sorted(set(site)))
@@ -135,7 +135,7 @@ def plan_show(
     from admin_api.planning import describe
     from jobs.records import load_plan
 
-    with told():
+    with told(home):
         consortium = open_home(home)
         plan = load_plan(consortium, plan_hash)
         with _watched(quiet=as_json) as progress:
@@ -182,7 +182,7 @@ def plan_list(home: Home = HERE, as_json: AsJson = False) -> None:
     from admin_api.planning import decisions
     from audit.entry import PLAN_PROPOSED
 
-    with told():
+    with told(home):
         consortium = open_home(home)
         with consortium.log() as log:
             hashes = [entry.body["plan_hash"] for _, entry in log.entries(kind=PLAN_PROPOSED)]
@@ -209,7 +209,7 @@ def plan_approve(
 
     Read the plan with `zegel plan show` first. The last decision of a person counts.
     """
-    with told():
+    with told(home):
         decide(
             open_home(home), "plan", plan_hash, plan_hash,
             signer=signer, reason=reason, refuse=refuse, file=passphrase_file, as_json=as_json,

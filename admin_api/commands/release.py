@@ -68,7 +68,7 @@ def release_gates(
     from admin_api.gate_setting import gates_now, set_gates
     from audit.release import DEFAULT_POLICY, Policy
 
-    with told():
+    with told(home):
         consortium = open_home(home)
         if not gate:
             chosen = gates_now(consortium, task)
@@ -105,7 +105,7 @@ def release_audited(
     """
     from admin_api.gate_setting import log_audit
 
-    with told():
+    with told(home):
         consortium = open_home(home)
         fields = log_audit(consortium, report, open_signer(consortium, signer, passphrase_file))
     verdict = "passed" if fields["passed"] else "FAILED"
@@ -139,7 +139,7 @@ def release_propose(
     """
     from admin_api.releasing import propose_release
 
-    with told():
+    with told(home):
         consortium = open_home(home)
         text = None if notes is None else notes.read_bytes()
         person = open_signer(consortium, signer, passphrase_file)
@@ -176,7 +176,7 @@ def release_approve(
     from admin_api.dossier_documents.signing import sign_documents
     from admin_api.releasing import load_statement
 
-    with told():
+    with told(home):
         consortium = open_home(home)
         statement = load_statement(consortium, release)
         decide(
@@ -189,11 +189,13 @@ def release_approve(
 @release_app.command("list")
 def release_list(home: Home = HERE, as_json: AsJson = False) -> None:
     """All releases and where they stand: candidate, certified, superseded or withdrawn."""
+    from admin_api.people import disclosed_now
     from admin_api.planning import decisions
     from admin_api.releasing import list_releases
 
-    with told():
+    with told(home):
         consortium = open_home(home)
+        said = disclosed_now(consortium)
         rows = [
             {
                 "release": each.release,
@@ -203,7 +205,7 @@ def release_list(home: Home = HERE, as_json: AsJson = False) -> None:
                 "since": each.since,
                 "predecessor": each.predecessor,
                 "superseded_by": each.superseded_by,
-                "withdrawal": None if each.withdrawal is None else each.withdrawal.reason,
+                "withdrawal": None if each.withdrawal is None else said.value(each.withdrawal.reason),
                 "decisions": decisions(consortium, "release", each.statement),
             }
             for each in list_releases(consortium)
@@ -240,7 +242,7 @@ def release_withdraw(
     """
     from admin_api.releasing import approve_withdrawal, propose_withdrawal
 
-    with told():
+    with told(home):
         consortium = open_home(home)
         person = open_signer(consortium, signer, passphrase_file)
         if confirm:
@@ -269,7 +271,7 @@ def release_supersede(
     """
     from admin_api.releasing import supersede
 
-    with told():
+    with told(home):
         consortium = open_home(home)
         person = open_signer(consortium, signer, passphrase_file)
         supersede(consortium, release, by=by, reason=reason, person=person)
@@ -295,7 +297,7 @@ def release_certify(
     from admin_api.errors import ReleaseRefused
     from admin_api.releasing import certify
 
-    with told():
+    with told(home):
         if out.exists():
             raise ReleaseRefused(f"{out} exists already; choose another --out")
         if not out.parent.is_dir():

@@ -55,7 +55,7 @@ def run_start(
     from admin_api.running import start_run
     from jobs.records import load_plan
 
-    with told():
+    with told(home):
         consortium = open_home(home)
         plan = load_plan(consortium, plan_hash)
         started = start_run(consortium, plan_hash, timeout_s=wait, call_timeout_s=call_timeout)
@@ -82,7 +82,7 @@ def run_resume(
     from admin_api.running import Started, resume_run
     from jobs.records import read_progress, read_result
 
-    with told():
+    with told(home):
         consortium = open_home(home)
         started = resume_run(consortium, run_id, timeout_s=wait, call_timeout_s=call_timeout)
         if started is None:
@@ -116,7 +116,7 @@ def run_list(home: Home = HERE, as_json: AsJson = False) -> None:
     """All runs that were started here, newest last, and where each stands."""
     from jobs.records import is_carried_out, read_result, read_state
 
-    with told():
+    with told(home):
         consortium = open_home(home)
         rows = []
         for run_id in sorted(folder.name for folder in (consortium.path / "runs").glob("run-*") if folder.is_dir()):
@@ -156,7 +156,7 @@ def run_status(
     from jobs.errors import FederationError
     from jobs.records import is_carried_out, read_progress, read_result
 
-    with told():
+    with told(home):
         consortium = open_home(home)
         running = is_carried_out(consortium, run_id)
         steps = read_progress(consortium, run_id)

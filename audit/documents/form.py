@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-FORM = 1
+FORM = 2
 MARK = f"zegel documents v{FORM}"  # stands in every document
 _MARK = re.compile(rb"zegel documents v([0-9]{1,6})\b")
 

@@ -249,7 +249,8 @@ def _signatures_section(candidate: Candidate, certification: Certification) -> H
         paragraph(
             Html(
                 "Each person signed the digest of the release statement, which holds the digests of the documents "
-                f"listed below: {digest(certification.statement_digest)}"
+                f"listed below: {digest(certification.statement_digest)} People appear under their person ids. Their "
+                "names and reasons stand apart, in disclosures.json, where they can be erased; zegel verify shows them."
             )
         ),
         table("The release", head, [_approval(each) for each in certification.approvals]),
@@ -265,7 +266,6 @@ def _signatures_section(candidate: Candidate, certification: Certification) -> H
 
 def _approval(approval: Approval) -> tuple[object, ...]:
     approver = approval.approver
-    meaning = f"{approval.meaning}: {approval.reason}" if approval.reason else approval.meaning
     decided = "approved" if approval.decision == APPROVE else "refused"
     return (
         approver.name,
@@ -273,7 +273,7 @@ def _approval(approval: Approval) -> tuple[object, ...]:
         approver.organisation,
         Html(f'<span class="{"ok" if approval.decision == APPROVE else "attention"}">{decided}</span>'),
         format_time(approval.time),
-        meaning,
+        approval.meaning,
         f"entry {approval.index}",
     )
 

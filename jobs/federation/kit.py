@@ -7,6 +7,8 @@ What `harden` changes in `local/` of a kit NVFlare built:
 * `byoc` is `none` for every role, so no job can bring code; nor may anyone open a shell at a site;
 * logs are not streamed to the server: a stack trace can quote a letter;
 * the server's job store lies in its own folder instead of a shared one in /tmp;
+* the server gets its door (`jobs.federation.door`), which knows who was suspended or revoked, and a hospital a note of
+  when it was let in (`site_packages.connection`);
 * every file is readable by its owner only (0600, folders 0700).
 
 A later start repeats `check_hardened`, so that a kit somebody loosened does not start.
@@ -26,6 +28,8 @@ CONTROLLER = "nvflare.collab.runtime.controller.CollabController"
 EXECUTOR = "nvflare.collab.runtime.executor.CollabExecutor"
 SERVER_CLASSES = (COORDINATOR, CONTROLLER)
 SITE_CLASSES = (PARTICIPANT, EXECUTOR)
+DOOR = {"id": "door", "path": "jobs.federation.door.Door", "args": {}}
+CONNECTION = {"id": "connection", "path": "site_packages.connection.ConnectionNote", "args": {}}
 
 SETTINGS_FILE = "zegel.json"  # in local/: where our component finds its home; never part of a job
 
@@ -84,7 +88,7 @@ def check_hardened(kit: Path, *, classes: tuple[str, ...]) -> None:
             for key, value in _hardened(resources, classes).items()
             if resources.get(key) != value
         ]
-        delivered = {(part["id"], part.get("path")) for part in default["components"]}
+        delivered = {(part["id"], part.get("path")) for part in _components(default, classes)}
         problems += [
             f"component {part['id']} in resources.json was added"
             for part in resources["components"]
@@ -115,8 +119,15 @@ def _hardened(resources: dict[str, Any], classes: tuple[str, ...]) -> dict[str, 
         "class_list_enforcement_mode": "enforce",
         "class_allow_list": list(classes),
         "allow_log_streaming": False,
-        "components": [part for part in resources["components"] if part["id"] not in _LOG_STREAMING],
+        "components": _components(resources, classes),
     }
+
+
+def _components(resources: dict[str, Any], classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """NVFlare's components without those that move logs, and ours."""
+    ours = DOOR if COORDINATOR in classes else CONNECTION
+    kept = [part for part in resources["components"] if part["id"] not in (*_LOG_STREAMING, ours["id"])]
+    return [*kept, ours]
 
 
 def close_modes(folder: Path) -> None:

@@ -20,6 +20,9 @@ import psutil
 
 from jobs.errors import FederationError
 
+JOB_MODULES = frozenset(
+    {"nvflare.private.fed.app.server.runner_process", "nvflare.private.fed.app.client.worker_process"}
+)
 STOP_GRACE_S = 5.0  # time to leave on SIGTERM before SIGKILL
 
 
@@ -45,13 +48,14 @@ def site_command(workspace: Path, *, name: str, organisation: str) -> list[str]:
 
 
 def start(command: Sequence[str], *, workspace: Path) -> Process:
-    """Start a process that outlives this one.
+    """Start a process that outlives this one, after ending job processes that an earlier one left when it was killed.
 
     Raises: FederationError when one is already running from this workspace.
     """
     running = find(workspace)
     if running is not None:
         raise FederationError(f"already running as process {running.pid}; stop it first")
+    _end(_job_processes(workspace))
     (workspace / "transfer").mkdir(exist_ok=True, mode=0o700)
     for leftover in ("shutdown.fl", "restart.fl"):
         (workspace / leftover).unlink(missing_ok=True)
@@ -108,19 +112,36 @@ def stop(workspace: Path) -> bool:
     process = find(workspace)
     if process is not None:
         parent = psutil.Process(process.pid)
-        family = [parent, *parent.children(recursive=True)]
-        for member in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.terminate()
-        _, alive = psutil.wait_procs(family, timeout=STOP_GRACE_S)
-        for member in alive:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.kill()
-        _, alive = psutil.wait_procs(alive, timeout=STOP_GRACE_S)
-        if alive:
-            raise FederationError(f"process {alive[0].pid} does not end")
+        _end([parent, *parent.children(recursive=True)])
+    _end(_job_processes(workspace))
     (workspace / "process.json").unlink(missing_ok=True)
     return process is not None
+
+
+def _job_processes(workspace: Path) -> list[psutil.Process]:
+    """Job processes of this workspace, whether or not the process that started them lives.
+
+    One that outlives its parent would hold a hospital's ledger, or the lock of a run.
+    """
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if str(workspace) in (arguments := process.info["cmdline"] or ()) and not JOB_MODULES.isdisjoint(arguments)
+    ]
+
+
+def _end(processes: Sequence[psutil.Process]) -> None:
+    """End processes, by SIGTERM first. Raises FederationError when one does not end."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(processes, timeout=STOP_GRACE_S)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    _, alive = psutil.wait_procs(alive, timeout=STOP_GRACE_S)
+    if alive:
+        raise FederationError(f"process {alive[0].pid} does not end")
 
 
 def last_lines(workspace: Path, count: int = 20) -> str:

@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from nvflare.collab import collab
+from nvflare.collab.api.call_opt import CallOption
+from nvflare.collab.api.group import group
 
 from jobs.errors import UNREACHABLE, SiteError, SiteRefused
+from jobs.federation.job import check_call_timeout
 from jobs.federation.kit import SETTINGS_FILE
 from jobs.transport import Message
 
@@ -24,19 +27,26 @@ SITE_METHOD = "handle"  # the one method a hospital publishes
 
 
 class CollabTransport:
-    """`Transport` over NVFlare's Collab runtime; made inside the server's job, where `collab` has a context."""
+    """`Transport` over NVFlare's Collab runtime.
+
+    Made inside the server's job, in the thread where `collab` has a context; calls may come from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._context = collab.context
+        self._clients = {client.name: client for client in collab.clients}
 
     def call(
         self, method: str, requests: Mapping[str, Message], *, timeout_s: float
     ) -> Mapping[str, Message | SiteError]:
         queues = {}
-        here = {client.name for client in collab.clients}
+        here = set(self._clients)
+        option = CallOption(blocking=False, timeout=timeout_s)
         for site, message in requests.items():
             if site not in here:  # the job was given to those who were connected when it began
                 continue
-            proxies = collab.get_clients([site])
-            group = proxies(timeout=timeout_s, blocking=False)
-            queues[site] = getattr(group, SITE_METHOD)(method=method, message=message)
+            one = group(self._context, [self._clients[site]], option)
+            queues[site] = getattr(one, SITE_METHOD)(method=method, message=message)
         answers: dict[str, Message | SiteError] = {
             site: SiteError(site, UNREACHABLE, "it was not connected when this job began")
             for site in requests
@@ -46,15 +56,21 @@ class CollabTransport:
             # Each queue belongs to one hospital: it ends after its answer or after the timeout.
             results = [value for _, value in queue]
             failure = dict(getattr(queue, "failures", {})).get(site)
-            answers[site] = _answer(site, results, failure, timeout_s)
+            answers[site] = self._answer(site, results, failure, timeout_s)
         return answers
 
-
-def _answer(site: str, results: list[Any], failure: BaseException | None, timeout_s: float) -> Message | SiteError:
-    if failure is not None or len(results) != 1:
+    def _answer(
+        self, site: str, results: list[Any], failure: BaseException | None, timeout_s: float
+    ) -> Message | SiteError:
+        if failure is None and len(results) == 1:
+            return _checked(site, results[0])
+        if self._context.is_aborted():
+            return SiteError(site, UNREACHABLE, "no answer; NVFlare ended the job, as it does when a job process dies")
         cause = type(getattr(failure, "__cause__", None) or failure).__name__
         return SiteError(site, UNREACHABLE, f"no answer; the call failed or took over {timeout_s:g} s ({cause})")
-    value = results[0]
+
+
+def _checked(site: str, value: object) -> Message | SiteError:
     if not isinstance(value, dict):
         return SiteError(site, "bad-answer", f"answered with {type(value).__name__}, expected a message")
     error = value.get("error")
@@ -72,13 +88,16 @@ def _answer(site: str, results: list[Any], failure: BaseException | None, timeou
 class CoordinatorComponent:
     """NVFlare's server object: carries out one run, then the job ends."""
 
-    def __init__(self, run_id: str, plan_hash: str) -> None:
+    def __init__(self, run_id: str, plan_hash: str, call_timeout_s: float) -> None:
+        check_call_timeout(call_timeout_s)
         self._run_id = run_id
         self._plan_hash = plan_hash
+        self._call_timeout_s = call_timeout_s
 
     @collab.main  # type: ignore[untyped-decorator]
     def carry_out(self) -> None:
         """Called once by the Collab controller when all hospitals of the job are there."""
+        from jobs.coordinator import Timeouts
         from jobs.run import carry_out_run
 
         started = time.monotonic()
@@ -89,5 +108,6 @@ class CoordinatorComponent:
             run_id=self._run_id,
             plan_hash=self._plan_hash,
             transport=CollabTransport(),
+            timeouts=Timeouts(call=self._call_timeout_s),
         )
         logging.getLogger(__name__).info("run %s took %.1f s", self._run_id, time.monotonic() - started)

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cryptography.exceptions import InvalidSignature
+
+from audit.certificates import load_certificate
+from audit.errors import AuditError
 from jobs.errors import FederationError
 from jobs.home import ConsortiumHome
+
+# NVFlare warns of every attempt to reach a server that is away; whoever waits for one is told by our own error.
+logging.getLogger("nvflare").addHandler(logging.NullHandler())
 
 LOGIN_TIMEOUT_S = 5.0
 GATHERING_S = 10.0  # for hospitals that come back after the first of them
@@ -43,12 +51,14 @@ class Session:
 def open_session(home: ConsortiumHome, *, timeout_s: float) -> Iterator[Session]:
     """Log in over mutual TLS, waiting up to `timeout_s` for the server to come up.
 
-    Raises: FederationError when it does not.
+    Raises: FederationError when it does not, and at once when the account's or the server's certificate is not valid
+        now: TLS would say no more than that nobody answers.
     """
     # A wide net: NVFlare reports an unreachable server by several kinds of exception, and prints while it connects.
     from nvflare.fuel.flare_api.flare_api import new_secure_session
 
     account = home.config().admin_account
+    check_certificates(home)
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -67,6 +77,27 @@ def open_session(home: ConsortiumHome, *, timeout_s: float) -> Iterator[Session]
     finally:
         with contextlib.redirect_stdout(io.StringIO()):
             session.close()
+
+
+def check_certificates(home: ConsortiumHome) -> None:
+    """Raises FederationError when the account's or the server's certificate is not the root's, or not valid now."""
+    root, now = home.root(), home.clock()
+    for what, path in (
+        ("the account", home.admin_kit / "startup" / "client.crt"),
+        ("the server", home.server_kit / "startup" / "server.crt"),
+    ):
+        try:
+            certificate = load_certificate(path.read_bytes())
+            certificate.verify_directly_issued_by(root)
+        except (OSError, AuditError, ValueError, TypeError, InvalidSignature) as error:
+            reason = str(error) or "not signed by the consortium's root"
+            raise FederationError(f"certificate of {what}, {path}: {reason}") from None
+        first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        if not first <= now <= last:
+            raise FederationError(
+                f"certificate of {what}: expected a time from {first} to {last}, got {now}; "
+                "`zegel consortium renew-own` renews it"
+            )
 
 
 def wait_for_enough(session: Session, sites: tuple[str, ...], enough: int, *, timeout_s: float) -> tuple[str, ...]:

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from admin_api.gate_setting import parse_gate
+from audit.entry import GATES_SET, Entry
+from audit.release import DEFAULT_POLICY, GateSet
+from audit.statement import sign_statement
 from jobs.home import ConsortiumHome
-from tests.admin_api.consortium_folder import copied, found_at, plan_of, run_plan
+from tests.admin_api.consortium_folder import copied, found_at, opened, plan_of, run_plan
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,25 @@ class AfterRun:
     people: Path
     sites: Path
     plan_hash: str
+
+
+def judged_by(ran: AfterRun, folder: Path, *gates: str) -> AfterRun:
+    """The same run in a log in which other gates were set before it."""
+    home = copied(ran.home.path, folder / "consortium")
+    manager = opened(home, ran.people / "manager")
+    with home.log() as log:
+        entries = [entry for _, entry in log.entries()]
+    for path in (*home.path.glob("log.db*"), home.path / "log.checkpoint"):
+        path.unlink()
+    position = next(index for index, entry in enumerate(entries) if entry.kind == GATES_SET)
+    chosen = GateSet("icd_coding", tuple(map(parse_gate, gates)), DEFAULT_POLICY, None)
+    statement = {**entries[position].signed("gates").statement, **chosen.to_json()}
+    signed = sign_statement(statement, manager.key, manager.certificate)
+    entries[position] = Entry(GATES_SET, entries[position].time, {"gates": signed.to_json()})
+    with home.log() as log:
+        log.append(entries)
+    home.sign_checkpoint()
+    return AfterRun(home, ran.people, ran.sites, ran.plan_hash)
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,7 @@ from site_packages.limits import TRAINING, VALIDATION, Limits
 from site_packages.local_work import LocalWork
 from site_packages.outbox import InMemoryOutbox
 from site_packages.participant import Participant
+from site_packages.revocations import KnownRevocations
 from site_packages.witnessing import HospitalWitness
 from tests.jobs.small_federation import letters, seeded, small_plan
 
@@ -167,7 +168,8 @@ def participant(site: SiteHome) -> Participant:
         manifest=lambda: name.encode(),
         load_work=lambda plan: LocalWork(plan, letters(name, 12), letters(f"{name} test", 6)),
         known_codes=None,
-        random_bytes=seeded(len(name)),
+        revocations=KnownRevocations(site.path / "revocations.note", consortium=NAME, root=site.root(), clock=now),
+        random_bytes=seeded(sum(name.encode())),  # each its own: noise that is the same everywhere adds up
         clock=now,
     )
 

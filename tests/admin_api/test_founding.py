@@ -72,20 +72,20 @@ def test_every_file_is_its_owners_only(founded: ConsortiumHome) -> None:
     assert {path: oct(mode) for path, mode in modes.items() if mode not in (0o600, 0o700)} == {}
 
 
-def test_the_log_begins_with_the_founding_and_the_server(founded: ConsortiumHome) -> None:
+def test_the_log_begins_with_the_founding_and_the_consortiums_own_certificates(founded: ConsortiumHome) -> None:
     config = founded.config()
     with founded.log() as log:
         entries = list(log.entries())
-        checkpoint = log.check()
+        checkpoint = log.check().checkpoint
         signed = log.last_checkpoint()
-    assert [entry.kind for _, entry in entries] == [CONSORTIUM_FOUNDED, CERTIFICATE_ISSUED]
+    assert [entry.kind for _, entry in entries] == [CONSORTIUM_FOUNDED, CERTIFICATE_ISSUED, CERTIFICATE_ISSUED]
     evidence = Evidence(entries, founded.root())  # root, log certificate and server certificate verify
     assert evidence.founding.consortium == NAME
-    assert entries[1][1].body["role"] == "server"
+    assert [entry.body["role"] for _, entry in entries[1:]] == ["server", "lead"]
     assert entries[0][1].body["root_certificate"] == root_fingerprint(founded.root()) == config.root_fingerprint
     assert signed is not None
     assert open_checkpoint(signed, VerifierKey.parse(config.log_vkey)) == checkpoint
-    assert checkpoint.size == 2
+    assert checkpoint.size == 3
 
 
 def test_the_servers_kit_is_hardened(founded: ConsortiumHome) -> None:

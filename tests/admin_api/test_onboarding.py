@@ -240,7 +240,7 @@ def test_a_key_is_certified_once(home: ConsortiumHome, tmp_path: Path) -> None:
     assert "make a key of their own" in told
     assert snapshot(home.path) == before
     with home.log() as log:
-        assert len(Evidence(log.entries(), home.root()).certificates) == 2  # the server's and the officer's
+        assert len(Evidence(log.entries(), home.root()).certificates) == 3  # server, account and officer
 
 
 @pytest.mark.parametrize("fingerprint", ["sha256:" + "0" * 64, "", "amstel"])

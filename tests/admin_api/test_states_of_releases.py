@@ -25,17 +25,20 @@ from admin_api.releasing import (
 )
 from admin_api.revoking import change_status, current_revocations, signed_revocations
 from audit.canonical import canonical_json
+from audit.cosignature import cosign, witness_key
+from audit.cosigned import Cosigned
 from audit.entry import GATES_SET, RELEASE_CERTIFIED, RELEASE_SUPERSEDED, Entry
 from audit.errors import LogConflictError
 from audit.evidence import Evidence
-from audit.note import VerifierKey
+from audit.note import VerifierKey, parse_note
 from audit.revocation import REINSTATED, REVOKED, SUSPENDED, open_revocations
 from audit.verify import Report, verify_dossier
+from audit.witness import Witness
 from jobs.home import ConsortiumHome
 from jobs.run import carry_out_run
 from jobs.transport import InMemoryTransport
 from site_packages.home import SiteHome
-from tests.admin_api.conftest import AfterRun
+from tests.admin_api.conftest import AfterRun, judged_by
 from tests.admin_api.consortium_folder import (
     EVALUATOR,
     RUN,
@@ -172,6 +175,40 @@ def test_nothing_is_decided_about_a_certified_release(released: AfterRun) -> Non
     with pytest.raises(ApprovalError, match=f"release {FIRST} is certified; there is nothing to decide"):
         approve(released, FIRST, "officer")
     assert snapshot(released.home.path) == before
+
+
+# -- witnesses
+
+
+def cosigned(after: AfterRun) -> None:
+    """Every hospital's witness signs the log as it is, as its next run or request would have it do."""
+    with after.home.log() as log:
+        checkpoint = log.last_checkpoint()
+    assert checkpoint is not None
+    collected = []
+    for name in (*TRAINERS, EVALUATOR):
+        each = Witness(after.sites / name / "witness", after.home.clock)
+        line = cosign(parse_note(checkpoint).text, each.name, each.private_key, after.home.clock())
+        collected.append((witness_key(each.name, each.private_key), line))
+    Cosigned(after.home.path / "cosigned").add(checkpoint, collected)
+
+
+def test_a_dossier_waits_for_the_witnesses_its_gates_ask_for(ran: AfterRun, tmp_path: Path) -> None:
+    after = judged_by(ran, tmp_path, "epsilon<=100", "witnesses>=3")
+    put_up(after, FIRST)
+    approve(after, FIRST)
+    for _ in range(2):
+        with pytest.raises(
+            ReleaseRefused, match=r"no dossier is handed out: .*at least 3 of 4 witnesses, got 0.*`zegel audit cosign`"
+        ):
+            certify(after.home, FIRST)
+        assert states(after.home) == {FIRST: "certified"}  # in the log; only its proof is incomplete
+    cosigned(after)
+    agree_on_gates(after.home, after.people)  # the log goes on: the newest checkpoint is no longer the cosigned one
+    report = verified(after, certify(after.home, FIRST))
+    assert [check.detail for check in report.checks if check.name == "witnesses"] == [
+        "4 of 4 cosigned the checkpoint, 3 needed"
+    ]
 
 
 # -- two at once

@@ -39,6 +39,10 @@ def witness(ran: AfterRun, name: str, folder: Path) -> HospitalWitness:
     )  # fmt: skip
 
 
+def _log_certificate(home: ConsortiumHome) -> str:
+    return (home.path / "log.crt").read_text(encoding="ascii")
+
+
 def _key_of(enrolment: dict[str, object]) -> VerifierKey:
     return enrolled_key(SignedStatement.from_json(enrolment).statement)
 
@@ -60,7 +64,7 @@ def test_every_hospital_of_a_run_is_enrolled_and_has_cosigned_the_log(ran: After
 def test_a_witness_is_enrolled_once(after_run: AfterRun, tmp_path: Path) -> None:
     witnesses = HospitalWitnesses(after_run.home)
     each = witness(after_run, "amstel", tmp_path / "w")
-    witnesses.enrol("amstel", each.enrol(witnesses.log_certificate))
+    witnesses.enrol("amstel", each.enrol(_log_certificate(after_run.home)))
     with after_run.home.log() as log:
         assert len(list(log.entries(kind=WITNESS_ENROLLED))) == 4
     assert witnesses.ask({"amstel": lambda body: Answer.from_json(each.cosign(body))}) == 1
@@ -68,7 +72,7 @@ def test_a_witness_is_enrolled_once(after_run: AfterRun, tmp_path: Path) -> None
 
 def test_an_enrolment_that_does_not_hold_is_left_out(after_run: AfterRun, tmp_path: Path) -> None:
     witnesses = HospitalWitnesses(after_run.home)
-    good = witness(after_run, "amstel", tmp_path / "w").enrol(witnesses.log_certificate)
+    good = witness(after_run, "amstel", tmp_path / "w").enrol(_log_certificate(after_run.home))
     with after_run.home.log() as log:
         size = log.size
     altered = SignedStatement.from_json(good).to_json()
@@ -96,7 +100,7 @@ def test_a_log_that_was_set_back_ends_the_run(ran: AfterRun, founded: Consortium
     home = copied(founded.path, tmp_path / "restored")
     witnesses = HospitalWitnesses(home)
     each = witness(ran, "amstel", tmp_path / "w")
-    witnesses._keys["amstel"] = _key_of(each.enrol(witnesses.log_certificate))  # as if it had been enrolled again
+    witnesses._keys["amstel"] = _key_of(each.enrol(_log_certificate(home)))  # as if it had been enrolled again
     with pytest.raises(RunAborted, match=r"amstel does not cosign the log: .*set back"):
         witnesses.ask({"amstel": lambda body: Answer.from_json(each.cosign(body))})
 
@@ -117,7 +121,7 @@ def test_a_second_history_of_the_log_ends_the_run_and_is_kept(
     with home.log() as log:
         checkpoint = log.last_checkpoint()
     assert checkpoint is not None
-    witnesses._keys["amstel"] = _key_of(each.enrol(witnesses.log_certificate))
+    witnesses._keys["amstel"] = _key_of(each.enrol(_log_certificate(home)))
     with pytest.raises(RunAborted, match="amstel does not cosign the log"):
         witnesses.ask({"amstel": lambda body: Answer.from_json(each.cosign(body))})
     assert list((tmp_path / "w" / "incidents").glob("*.json"))
@@ -126,7 +130,7 @@ def test_a_second_history_of_the_log_ends_the_run_and_is_kept(
 def test_a_hospital_that_cannot_be_reached_is_asked_again_later(after_run: AfterRun, tmp_path: Path) -> None:
     witnesses = HospitalWitnesses(after_run.home)
     each = witness(after_run, "berkel", tmp_path / "w")
-    witnesses.enrol("berkel", each.enrol(witnesses.log_certificate))
+    witnesses.enrol("berkel", each.enrol(_log_certificate(after_run.home)))
 
     def lost(body: bytes) -> Answer:
         raise WitnessError("no answer")

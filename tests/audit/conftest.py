@@ -7,6 +7,7 @@ thing and have everything built on top of it consistently, as a cheating log kee
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -22,14 +23,19 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from audit.artifacts import Artifacts
 from audit.canonical import canonical_json, digest_of, format_time
 from audit.certificates import (
+    PEOPLE,
     PrivateKey,
     certificate_digest,
     certificate_pem,
     identity_of,
     issue_certificate,
+    person_id,
     root_fingerprint,
 )
 from audit.checkpoint import log_origin, log_verifier_key
+from audit.disclosure import NAME as PERSONS_NAME
+from audit.disclosure import REASON, Disclosure
+from audit.disclosure_store import Disclosures
 from audit.dossier import write_dossier
 from audit.enrolment import enrolment_statement
 from audit.entry import Entry
@@ -50,6 +56,16 @@ SITES = ("hospital-a", "hospital-b", "hospital-c")
 EVALUATOR = "hospital-d"
 TASK = "icd_coding"
 Hook = Callable[[dict[str, Any]], None]
+
+
+def pseudonym(name: str) -> str:
+    """The person id of somebody in these tests."""
+    return person_id(hashlib.sha256(name.encode()).digest()[:8])
+
+
+def committed(field: str, value: str) -> Disclosure:
+    """A value with a salt that is the same in every test run."""
+    return Disclosure.made(field, value, lambda size: hashlib.sha256(f"{field} {value}".encode()).digest()[:size])
 
 
 @dataclass(frozen=True)
@@ -83,11 +99,12 @@ def make_root(name: str) -> tuple[rsa.RSAPrivateKey, x509.Certificate]:
 
 @dataclass(frozen=True)
 class Keys:
-    """Everybody's keys. `holders` are by name."""
+    """Everybody's keys. `holders` are by name, `names` of people by person id."""
 
     root_key: rsa.RSAPrivateKey
     root: x509.Certificate
     holders: dict[str, Holder]
+    names: dict[str, Disclosure] = field(default_factory=dict)
 
     @property
     def root_pem(self) -> bytes:
@@ -144,9 +161,14 @@ class Keys:
         not_before: datetime = START,
         not_after: datetime = START + timedelta(days=360),
     ) -> Holder:
+        """A certificate of somebody called `name`, under their person id; the log's under its origin."""
         key = generate_person_key() if key is None else key
+        subject = name
+        if role in PEOPLE:
+            subject = pseudonym(name)
+            self.names[subject] = committed(PERSONS_NAME, name)
         certificate = issue_certificate(
-            key.public_key(), name, organisation, role, self.root, self.root_key, not_before, not_after
+            key.public_key(), subject, organisation, role, self.root, self.root_key, not_before, not_after
         )
         return Holder(key, certificate)
 
@@ -188,6 +210,7 @@ class Story:
     gate_set: str = ""  # digest of the last set signed
     metrics: dict[str, str] = field(default_factory=dict)  # digests by hospital
     proposer: str = "Ada"  # of the release
+    reasons: list[Disclosure] = field(default_factory=list)
 
     def tell(self) -> Story:
         """All steps in order."""
@@ -227,7 +250,7 @@ class Story:
 
     def set_gates(self, who: str = "Carol") -> None:
         """A release manager fixes gates and policy, before any run."""
-        gates = GateSet(TASK, tuple(gate.rule for gate in self.gates), self.policy, "as every year")
+        gates = GateSet(TASK, tuple(gate.rule for gate in self.gates), self.policy, self.reason("as every year"))
         signed = self.sign("gates", who, **gates.to_json())
         self.gate_set = digest_of(canonical_json(signed))
         self.add("gates.set", gates=signed)
@@ -253,6 +276,7 @@ class Story:
             name=identity.name,
             organisation=identity.organisation,
             role=identity.role,
+            holder=self.keys.names[identity.name].commitment if identity.role in PEOPLE else None,
             not_before=format_time(holder.certificate.not_valid_before_utc),
             not_after=format_time(holder.certificate.not_valid_after_utc),
         )
@@ -452,7 +476,9 @@ class Story:
 
     def change_status(self, who: str, status: str, by: str = "Ada") -> None:
         digest = self.keys.holders[who].digest
-        signed = self.sign("certificate-status", by, subject=digest, status=status, reason="lost", name=who)
+        signed = self.sign(
+            "certificate-status", by, subject=digest, status=status, reason=self.reason("lost"), name=who
+        )
         self.add("certificate.status", digest=digest, status=status, revocation=signed)
 
     def enrol_witness(self, site: str, key: ed25519.Ed25519PrivateKey) -> None:
@@ -466,7 +492,11 @@ class Story:
         """Two people take a release out of use."""
         assert self.statement is not None
         signed = self.sign(
-            "withdrawal", proposer, release=release, digest=self.statement.digest, reason="codes the dead as living"
+            "withdrawal",
+            proposer,
+            release=release,
+            digest=self.statement.digest,
+            reason=self.reason("codes the dead as living"),
         )
         digest = digest_of(canonical_json(signed))
         self.add("withdrawal.proposed", release=release, withdrawal=signed)
@@ -490,9 +520,31 @@ class Story:
         self.change_status("hospital-d", "suspended")
         self.change_status("hospital-d", "reinstated")
         self.enrol_witness("hospital-a", ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
-        supersession = self.sign("supersession", "Carol", release="2027.1", by="2028.1", reason="another task")
+        supersession = self.sign(
+            "supersession", "Carol", release="2027.1", by="2028.1", reason=self.reason("another task")
+        )
         self.add("release.superseded", release="2027.1", by="2028.1", supersession=supersession)
         self.withdraw()
+        self.erase(self.reason("lost"))
+
+    def erase(self, commitment: str, by: str = "Ada") -> None:
+        """An admin erases a value beside the log."""
+        signed = self.sign("erasure", by, commitment=commitment, reason=self.reason("asked for it"))
+        self.add("value.erased", commitment=commitment, erasure=signed)
+
+    def reason(self, text: str) -> str:
+        """The commitment to what somebody writes; the text is kept beside the log."""
+        said = committed(REASON, text)
+        if said not in self.reasons:
+            self.reasons.append(said)
+        return said.commitment
+
+    def disclosures(self, directory: Path) -> Disclosures:
+        """All names and reasons as they lie beside a log."""
+        store = Disclosures(directory / "disclosures")
+        for each in (*self.keys.names.values(), *self.reasons):
+            store.put(each)
+        return store
 
     def approve(self, kind: str, digest: str, who: str, decision: str = "approve") -> None:
         identity = identity_of(self.keys.holders[who].certificate)
@@ -502,7 +554,7 @@ class Story:
             subject={"kind": kind, "digest": digest},
             decision=decision,
             meaning="I reviewed this and approve it",
-            reason="",
+            reason=None,
             name=identity.name,
             organisation=identity.organisation,
             role=identity.role,
@@ -590,6 +642,7 @@ class Story:
             return write_dossier(
                 log,
                 artifacts,
+                self.disclosures(directory),
                 self.statement.release,
                 key=self.log_key(),
                 root_pem=self.keys.root_pem,

@@ -41,6 +41,7 @@ def files(told: Story, dossier: bytes, tmp_path: Path) -> tuple[Path, Path]:
 def home(told: Story, tmp_path: Path) -> Path:
     vkey = str(log_verifier_key(told.keys.holders["log"].certificate))
     (tmp_path / "consortium.json").write_text(json.dumps({"log_vkey": vkey}), encoding="utf-8")
+    told.disclosures(tmp_path)
     artifacts = Artifacts(tmp_path / "artifacts")
     for data in told.artifacts.values():
         artifacts.put(data)
@@ -69,7 +70,7 @@ def test_verify(files: tuple[Path, Path]) -> None:
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert lines[0].startswith("ok     container: ")
-    assert sum(line.startswith("ok ") for line in lines) == 16
+    assert sum(line.startswith("ok ") for line in lines) == 17
     assert "Release 2027.1 of Zegel Demo" in lines
     assert "      hospital-c (hospital_c): 2 of 3 rounds, 1200 admissions, fewer than 10 patients" in result.stdout
     assert "micro_f1@every-site: 0.7 >= 0.6 (hospital-d's, the worst of 4)" in result.stdout

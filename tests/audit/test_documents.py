@@ -39,6 +39,7 @@ from audit.dossier import MANIFEST, MANIFEST_SIGNATURE, MAX_DOCUMENT_SIZE, manif
 from audit.errors import DocumentError, DossierError
 from audit.note import sign_note
 from audit.verify import Report, verify_dossier
+from tests.audit.conftest import pseudonym
 from tests.audit.documented import (
     NOTES_OF_2027,
     Documents,
@@ -85,6 +86,7 @@ def written(story: Story, folder: Path, further: Documents) -> bytes:
         return write_dossier(
             log,
             artifacts,
+            story.disclosures(folder),
             story.statement.release,
             key=story.log_key(),
             root_pem=story.keys.root_pem,
@@ -228,11 +230,11 @@ def test_a_document_that_nobody_approved(told: Story, members: Documents, tmp_pa
 
 def test_a_document_of_another_form_is_named_and_not_compared(bound: Story, members: Documents) -> None:
     changed = members | {
-        FOLDER + REPORT: members[FOLDER + REPORT].replace(b"zegel documents v1", b"zegel documents v9")
+        FOLDER + REPORT: members[FOLDER + REPORT].replace(b"zegel documents v2", b"zegel documents v9")
     }
     report = verified(bound, resigned(bound, changed))
     (check,) = [each for each in report.checks if each.name == "documents"]
-    assert check.detail.startswith("report.html NOT COMPARED: form 9, this verifier makes form 1")
+    assert check.detail.startswith("report.html NOT COMPARED: form 9, this verifier makes form 2")
 
 
 @pytest.mark.parametrize(
@@ -401,8 +403,8 @@ def test_the_picture_is_whole(bound: Story, members: Documents) -> None:
         "hospital-b",
         "hospital-c",
         "2 of 3",
-        "Bob",
-        "Carol",
+        pseudonym("Bob"),
+        pseudonym("Carol"),
         "Release 2027.1",
         "8 signed receipts",
     ):
@@ -452,8 +454,8 @@ def evil(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Documents:
             ("micro_f1", "hit@1", EVIL, f"hit@1/{EVIL}", f"true/{EVIL}", f"predicted/{EVIL}"), figure
         )
 
-    def reason(statement: dict[str, Any]) -> None:
-        statement["reason"] = f"{EVIL}\n\u202e![x](http://x.example)"
+    def meaning(statement: dict[str, Any]) -> None:
+        statement["meaning"] = f"{EVIL} ![x](http://x.example)"
 
     def plan(fields: dict[str, Any]) -> None:
         fields["name"] = EVIL
@@ -466,7 +468,7 @@ def evil(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Documents:
         ).encode()
     )
     story = fresh(keys)
-    story.hooks |= {"signed metrics": metrics, "signed approval": reason, "plan": plan}
+    story.hooks |= {"signed metrics": metrics, "signed approval": meaning, "plan": plan}
     documented(story, notes=notes)
     data = written(story, tmp_path_factory.mktemp("evil"), {})
     assert verified(story, data).trace.release == "2027.1"

@@ -26,6 +26,7 @@ from audit.gates import AT_LEAST, Gate
 from audit.note import parse_note, sign_note
 from audit.store import open_log
 from audit.verify import Report, verify_dossier
+from tests.audit.conftest import pseudonym
 
 if TYPE_CHECKING:
     from tests.audit.conftest import Keys, Story
@@ -41,6 +42,7 @@ CHECKS = [
     "checkpoint",
     "inclusion",
     "register",
+    "disclosures",
     "release statement",
     "model",
     "plan",
@@ -101,7 +103,7 @@ def test_only_what_bears_on_the_release_is_in_it(keys: Keys, story: Story, tmp_p
     story.issue(keys.person("Stranger", "Elsewhere", "authority"))
     story.run()
     story.release()
-    stranger = next(i for i, e in enumerate(story.entries) if e.body.get("name") == "Stranger")
+    stranger = next(i for i, e in enumerate(story.entries) if e.body.get("name") == pseudonym("Stranger"))
     members = unpack(story.dossier(tmp_path))
     unused = next(i for i, e in enumerate(story.entries) if e.body.get("site") == "hospital-d")
     assert f"log/entries/{stranger}.json" not in members
@@ -406,6 +408,7 @@ def test_writing_refuses(told: Story, tmp_path: Path) -> None:
             return write_dossier(
                 log,
                 artifacts,
+                told.disclosures(tmp_path),
                 release,
                 key=told.log_key(),
                 root_pem=told.keys.root_pem,
@@ -442,9 +445,9 @@ def test_refusals_stay_in(keys: Keys, story: Story, tmp_path: Path) -> None:
     story.hooks["release approvers"] = hesitate
     report = verified(story, story.tell().dossier(tmp_path))
     assert [(a.approver.name, a.decision) for a in report.trace.approvals] == [
-        ("Bob", "refuse"),
-        ("Bob", "approve"),
-        ("Carol", "approve"),
+        (pseudonym("Bob"), "refuse"),
+        (pseudonym("Bob"), "approve"),
+        (pseudonym("Carol"), "approve"),
     ]
 
 
@@ -486,7 +489,7 @@ def test_a_dossier_of_a_withdrawn_release_does_not_verify(story: Story, tmp_path
     withdrawn_later(story)
     data = story.dossier(tmp_path)
     with pytest.raises(
-        DossierError, match=r"state: release 2027\.1 was withdrawn in entry \d+: 'codes the dead"
+        DossierError, match=r"state: release 2027\.1 was withdrawn in entry \d+: codes the dead"
     ) as error:
         verified(story, data)
     assert error.value.check == "state"

@@ -344,7 +344,7 @@ def test_values_must_follow_from_the_metrics(story: Story) -> None:
 
 
 def test_a_gate_set_reads_itself() -> None:
-    gates = GateSet("icd_coding", (GateRule("epsilon", AT_MOST, 8.0),), Policy(organisations=2), "why")
+    gates = GateSet("icd_coding", (GateRule("epsilon", AT_MOST, 8.0),), Policy(organisations=2), None)
     assert GateSet.from_json(gates.to_json()) == gates
 
 

@@ -152,7 +152,7 @@ def test_what_is_signed_after_does_not_count(
     story: Story, keys: Keys, name: str, who: str, entry: str, status: str
 ) -> None:
     second = keys.person("Zoe", "Consortium", "consortium_admin")
-    story.keys = type(keys)(keys.root_key, keys.root, {**keys.holders, "Zoe": second})
+    story.keys = type(keys)(keys.root_key, keys.root, {**keys.holders, "Zoe": second}, keys.names)
 
     def revoke(fields: dict[str, Any]) -> None:
         fields["story"].change_status(who, status, by="Zoe")

@@ -14,6 +14,7 @@ from audit.errors import AuditError, ReleaseError, TraceError
 from audit.gates import Gate
 from audit.release import Policy
 from audit.signing_keys import generate_person_key
+from tests.audit.conftest import pseudonym
 
 if TYPE_CHECKING:
     from tests.audit.conftest import Keys, Story
@@ -30,13 +31,13 @@ def test_the_story_is_told_back(told: Story) -> None:
     assert trace.consortium == "Zegel Demo"
     assert (trace.release, trace.version) == ("2027.1", digest_of(b"model bytes"))
     assert (trace.epsilon, trace.delta, trace.accountant) == (1.5, 1e-6, "pld")
-    assert trace.proposer.name == "Ada"
-    assert [a.approver.name for a in trace.approvals] == ["Bob", "Carol"]
+    assert trace.proposer.name == pseudonym("Ada")
+    assert [a.approver.name for a in trace.approvals] == [pseudonym("Bob"), pseudonym("Carol")]
     assert [(g.name, g.value, g.detail) for g in trace.gates] == [
         ("micro_f1@every-site", 0.7, "hospital-d's, the worst of 4"),
         ("epsilon", 1.5, "the run's"),
     ]
-    assert trace.gate_set.set_by.name == "Carol"
+    assert trace.gate_set.set_by.name == pseudonym("Carol")
     assert trace.gate_set.index < trace.run.started_index
     assert (trace.standing.state, trace.standing.predecessor, trace.predecessor) == ("certified", None, None)
     assert [m.site for m in trace.metrics] == [*SITES, "hospital-d"]
@@ -50,7 +51,7 @@ def test_the_story_is_told_back(told: Story) -> None:
     assert run.rounds[0].version_in == run.initial_version
     assert [r.version_in for r in run.rounds[1:]] == [r.version_out for r in run.rounds[:-1]]
     assert run.rounds[-1].version_out == trace.version
-    assert [a.approver.name for a in run.plan.approvals] == ["Bob"]
+    assert [a.approver.name for a in run.plan.approvals] == [pseudonym("Bob")]
     assert sum(len(r.receipts) for r in run.rounds) == 8
 
 
@@ -198,7 +199,7 @@ FORGERIES: list[tuple[str, dict[str, Hook], str]] = [
         {"approval": lambda f: _skip_subject(f, "plan")},
         "expected approval by privacy_officer",
     ),
-    ("plan refused", {"signed approval": lambda f: _refuse(f, "plan")}, "refused by Bob"),
+    ("plan refused", {"signed approval": lambda f: _refuse(f, "plan")}, f"refused by {pseudonym('Bob')}"),
     (
         "plan approved by another role",
         {"signed approval": lambda f: _as_carol(f, "plan")},
@@ -259,7 +260,7 @@ FORGERIES: list[tuple[str, dict[str, Hook], str]] = [
         {"release approvers": lambda f: f["approvers"].remove("Bob")},
         "by privacy_officer",
     ),
-    ("release refused", {"signed approval": lambda f: _refuse(f, "release")}, "refused by Bob"),
+    ("release refused", {"signed approval": lambda f: _refuse(f, "release")}, f"refused by {pseudonym('Bob')}"),
     # metrics
     ("metrics of another version", {"signed metrics": sets(version=OTHER)}, "version: expected"),
     ("metrics of another run", {"signed metrics": sets(run_id="run-x")}, "expected the first report of every"),
@@ -314,13 +315,13 @@ def _skip_subject(fields: dict[str, Any], kind: str) -> None:
 
 
 def _refuse(fields: dict[str, Any], kind: str) -> None:
-    if fields["subject"]["kind"] == kind and fields["name"] == "Bob":
+    if fields["subject"]["kind"] == kind and fields["name"] == pseudonym("Bob"):
         fields["decision"] = "refuse"
 
 
 def _as_carol(fields: dict[str, Any], kind: str) -> None:
     if fields["subject"]["kind"] == kind:
-        fields.update(signer="Carol", name="Carol", organisation="Statistics", role="release_manager")
+        fields.update(signer="Carol", name=pseudonym("Carol"), organisation="Statistics", role="release_manager")
 
 
 def _propose_as(fields: dict[str, Any], kind: str, name: str) -> None:
@@ -379,15 +380,15 @@ def test_a_hospital_that_did_not_evaluate_is_named_and_fails_every_site(story: S
 
 def test_proposer_cannot_approve(story: Story) -> None:
     story.proposer = "Carol"
-    with pytest.raises(ReleaseError, match="Carol proposed it and does not count"):
+    with pytest.raises(ReleaseError, match=f"{pseudonym('Carol')} proposed it and does not count"):
         story.tell().trace()
 
 
 def test_proposer_cannot_approve_with_a_second_certificate(story: Story, keys: Keys) -> None:
     again = keys.person("Carol", "Statistics", "consortium_admin")
-    story.keys = type(keys)(keys.root_key, keys.root, {**keys.holders, "Carol again": again})
+    story.keys = type(keys)(keys.root_key, keys.root, {**keys.holders, "Carol again": again}, keys.names)
     story.proposer = "Carol again"
-    with pytest.raises(ReleaseError, match="Carol proposed it and does not count"):
+    with pytest.raises(ReleaseError, match=f"{pseudonym('Carol')} proposed it and does not count"):
         story.tell().trace()
 
 
@@ -428,7 +429,7 @@ def test_a_certificate_announced_after_its_use_is_refused(story: Story, keys: Ke
 def test_an_expired_certificate_is_refused_even_with_an_old_date(story: Story, keys: Keys) -> None:
     short = keys.person("Bob", "Hospital A", "privacy_officer", not_after=story.now + timedelta(seconds=60))
     stated = format_time(story.now + timedelta(seconds=30))
-    keys = type(keys)(keys.root_key, keys.root, {**keys.holders, "Bob": short})
+    keys = type(keys)(keys.root_key, keys.root, {**keys.holders, "Bob": short}, keys.names)
     story.keys = keys
     with pytest.raises(TraceError, match="expected a time from"):
         story.tell().trace()
@@ -448,7 +449,7 @@ def test_two_people_with_one_key_are_refused(story: Story, keys: Keys) -> None:
         fields["story"].issue(two)
 
     story.hooks["before run"] = issue
-    with pytest.raises(TraceError, match="Eve and Dan hold the same key"):
+    with pytest.raises(TraceError, match=f"{pseudonym('Eve')} and {pseudonym('Dan')} hold the same key"):
         story.tell().trace()
 
 

@@ -290,11 +290,11 @@ def test_status_tells_when_to_renew(home: ConsortiumHome, tmp_path: Path) -> Non
     now = datetime.now(UTC)
     reissued(home, site, home.root().not_valid_before_utc, now + timedelta(days=10, hours=1))
     result = zegel("site", "status", "--home", site.path)
-    assert "10 days. Renew it now: ask the consortium." in result.stdout
+    assert "10 days. Renew it now: `zegel site renew`." in result.stdout
     begin = home.root().not_valid_before_utc
     reissued(home, site, begin, begin)  # over as soon as it began
     result = zegel("site", "status", "--home", site.path)
-    assert f"Certificate ended on {begin:%Y-%m-%d}; ask the consortium for a new one." in result.stdout
+    assert f"Certificate ended on {begin:%Y-%m-%d}: `zegel site renew`." in result.stdout
     assert json.loads(zegel("site", "status", "--home", site.path, "--json").stdout)["certificate_days"] == -1
 
 

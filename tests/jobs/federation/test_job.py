@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from jobs.errors import FederationError
 from jobs.federation import kit as kits
 from jobs.federation.job import write_job
 
@@ -55,7 +56,7 @@ def test_the_classes_exist_under_these_names() -> None:
 def test_a_job_names_the_plan_but_does_not_hold_it(job: Path) -> None:
     server = json.loads((job / "app" / "config" / "config_fed_server.json").read_text(encoding="utf-8"))
     (coordinator,) = server["components"]
-    assert coordinator["args"] == {"run_id": "run-1", "plan_hash": HASH}
+    assert coordinator["args"] == {"run_id": "run-1", "plan_hash": HASH, "call_timeout_s": 120.0}
     client = json.loads((job / "app" / "config" / "config_fed_client.json").read_text(encoding="utf-8"))
     assert client["components"] == [{"id": "participant", "path": kits.PARTICIPANT, "args": {}}]
 
@@ -67,6 +68,17 @@ def test_all_hospitals_are_needed(job: Path) -> None:
     assert meta["deploy_map"] == {"app": ["server", *SITES]}
 
 
-def test_a_job_is_written_once(job: Path) -> None:
-    with pytest.raises(FileExistsError):
-        write_job(job.parent, run_id="run-1", plan_hash=HASH, sites=SITES)
+def test_a_further_job_of_a_run_starts_with_those_who_answer(tmp_path: Path) -> None:
+    first, second = (
+        write_job(tmp_path, run_id="run-1", plan_hash=HASH, sites=SITES, enough=enough) for enough in (None, 2)
+    )
+    assert (first.name, second.name) == ("run-1", "run-1.2")
+    meta = json.loads((second / "meta.json").read_text(encoding="utf-8"))
+    assert (meta["min_clients"], meta["mandatory_clients"]) == (2, [])
+
+
+@pytest.mark.parametrize("seconds", [0.0, 4.9, 3600.1, float("inf"), float("nan")])
+def test_a_call_timeout_must_be_sensible(tmp_path: Path, seconds: float) -> None:
+    with pytest.raises(FederationError, match=r"call timeout: expected 5 to 3600 seconds, got .*; nothing was started"):
+        write_job(tmp_path, run_id="run-1", plan_hash=HASH, sites=SITES, call_timeout_s=seconds)
+    assert list(tmp_path.iterdir()) == []

@@ -69,7 +69,7 @@ def added(path: Path, text: str = "{}") -> None:
 
 def test_a_hardened_kit_is_accepted(kit: Path) -> None:
     check(kit)
-    assert [part["id"] for part in components(kit)] == ["process_launcher"]
+    assert [part["id"] for part in components(kit)] == ["process_launcher", "connection"]
     assert (kit / "startup" / "start.sh").stat().st_mode & 0o777 == 0o700
     assert (kit / "startup" / "client.key").stat().st_mode & 0o777 == 0o600
 
@@ -159,3 +159,14 @@ def test_modes_are_closed_but_links_are_not_followed(tmp_path: Path) -> None:
     (inside / "link").symlink_to(outside)
     kits.close_modes(inside)
     assert outside.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_server_does_not_start_without_its_own_door(kit: Path) -> None:
+    kits.harden(kit, classes=kits.SERVER_CLASSES, settings={"consortium_home": "x"}, server_store=None)
+    kits.check_hardened(kit, classes=kits.SERVER_CLASSES)
+    hardened = components(kit)
+    assert hardened[-1] == kits.DOOR
+    for spoiled in (hardened[:-1], [*hardened[:-1], kits.DOOR | {"path": "jobs.federation.door.Open"}]):
+        resources(kit, components=spoiled)
+        with pytest.raises(ProvisioningError, match=r"components in resources\.json is not as installed"):
+            kits.check_hardened(kit, classes=kits.SERVER_CLASSES)

@@ -77,6 +77,26 @@ def test_a_second_start_is_refused(workspace: Path) -> None:
     assert process.find(workspace) == started
 
 
+@pytest.mark.parametrize("module", sorted(process.JOB_MODULES))
+def test_job_processes_that_outlived_their_parent_are_ended_before_a_start(
+    workspace: Path, tmp_path: Path, module: str
+) -> None:
+    def job(folder: Path) -> subprocess.Popen[bytes]:
+        script = "import time; time.sleep(60)"
+        return subprocess.Popen([sys.executable, "-c", script, module, "-m", str(folder)], start_new_session=True)
+
+    left, another = job(workspace), job(tmp_path / "another kit")
+    try:
+        started = process.start(SLEEP, workspace=workspace)
+        left.wait(timeout=20)
+        assert another.poll() is None
+        assert process.find(workspace) == started
+    finally:
+        for each in (left, another):
+            each.kill()
+            each.wait()
+
+
 def test_a_recycled_pid_is_never_signalled(workspace: Path) -> None:
     """After a crash or a restart of the machine the pid can be anybody's."""
     stranger = subprocess.Popen(SLEEP, stdout=subprocess.DEVNULL)
