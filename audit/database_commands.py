@@ -28,7 +28,7 @@ OwnerUrl = Annotated[
 database_app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
-    help="Keep the log in PostgreSQL. (A log in SQLite, log.db, needs nothing.)",
+    help="Keep the log in PostgreSQL. A log in SQLite, log.db, needs nothing of this.",
 )
 
 
