@@ -159,8 +159,9 @@ class Live:
         """Propose a plan for these hospitals, and have it approved; returns its hash."""
         labels = self.workspace / "letters" / "labels.txt"
         sites = [argument for n in train for argument in ("--site", f"hospital-{n}")]
+        where: tuple[str | Path, ...] = ("--home", self.consortium, "--labels", labels)
         proposed = self.does(
-            *("plan", "propose", name, "--home", self.consortium, "--labels", labels, *options),
+            *("plan", "propose", name, *where, *options),
             *sites,
             *("--epsilon", str(epsilon), "--delta", "1e-5", "--metrics-epsilon", "1", "--json"),
             *self.signed_by("admin"),

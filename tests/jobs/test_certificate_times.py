@@ -177,6 +177,7 @@ def a_log() -> list[tuple[int, Entry]]:
         "server": "localhost",
     }  # fmt: skip
     body = {
+        "holder": None,
         "certificate": certificate_pem(CERTIFICATE), "digest": certificate_digest(CERTIFICATE), "name": "geul",
         "organisation": "geul", "role": CLIENT, "not_before": format_time(CERTIFICATE.not_valid_before_utc),
         "not_after": format_time(CERTIFICATE.not_valid_after_utc),
