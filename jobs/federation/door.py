@@ -1,12 +1,13 @@
 """The server's door: who is let in and who is shown out, as the consortium's log has it now.
 
 NVFlare lets in whoever holds the key of a certificate under the root: it knows no revocation, and TLS asks no list
-either. Two things are added, by NVFlare's own means and without patching it:
+either. Three things are added, by NVFlare's own means and without patching it:
 
 * a filter on registrations: the certificate presented must be one that the log has, and that counts now. NVFlare then
   checks that the client holds its key and bears its name;
 * every `POLL_S` seconds the hospitals that the log bars are put on NVFlare's denylist, and those it bars no more are
-  taken off. Being put on it ends the session: the token is dropped, heartbeats and registrations are refused.
+  taken off. Being put on it ends the session: the token is dropped, heartbeats and registrations are refused;
+* the server can sign as soon as anybody can reach it (`let_sign`).
 
 Invariants:
 - a log that cannot be read lets nobody in; sessions that are open stay as they were, and the coordinator asks the log
@@ -28,6 +29,7 @@ from typing import Any
 
 from cryptography import x509
 from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey, SecureTrainConst
 from nvflare.apis.fl_component import FLComponent
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.fl_exception import UnsafeComponentError
@@ -115,6 +117,22 @@ class Denylist:
                 self._told |= dict.fromkeys(names, change)
 
 
+def let_sign(fl_ctx: FLContext, startup: Path) -> None:
+    """Let the server sign its messages while it is still starting.
+
+    NVFlare listens before it is told its own certificate, and keeps the empty signature it puts under a message then:
+    hospitals that reconnect at once after a restart would leave it a server whom nobody believes until the next one.
+
+    Args:
+        startup: the folder of the server's kit with `fed_server.json`, certificate and key.
+    """
+    (config,) = json.loads((startup / "fed_server.json").read_text(encoding="utf-8"))["servers"]
+    for name in (SecureTrainConst.SSL_CERT, SecureTrainConst.PRIVATE_KEY, SecureTrainConst.SSL_ROOT_CERT):
+        config[name] = str(startup / config[name])
+    fl_ctx.set_prop(FLContextKey.SERVER_CONFIG, [config], private=True, sticky=True)  # NVFlare sets the same at the end
+    fl_ctx.get_prop(FLContextKey.SITE_OBJ).my_own_token_signature = None
+
+
 class Door(FLComponent):  # type: ignore[misc]
     """NVFlare's component at the server, named in its kit's `resources.json`."""
 
@@ -127,7 +145,9 @@ class Door(FLComponent):  # type: ignore[misc]
         """Stand at the door from the server's start to its end."""
         if event_type == EventType.SYSTEM_BOOTSTRAP:
             try:
-                self._open(fl_ctx.get_engine())
+                engine = fl_ctx.get_engine()
+                let_sign(fl_ctx, Path(engine.get_workspace().get_startup_kit_dir()))
+                self._open(engine)
             except Exception as error:
                 # The one exception of a component that keeps NVFlare from starting.
                 raise UnsafeComponentError(f"the server does not start without its door: {error}") from error
