@@ -29,8 +29,8 @@ from typing import Any
 
 from cryptography import x509
 from nvflare.apis.event_type import EventType
-from nvflare.apis.fl_constant import FLContextKey, SecureTrainConst
 from nvflare.apis.fl_component import FLComponent
+from nvflare.apis.fl_constant import FLContextKey, SecureTrainConst
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.fl_exception import UnsafeComponentError
 from nvflare.fuel.f3.cellnet.core_cell import make_reply
