@@ -17,9 +17,10 @@ from typing import Any
 
 from audit.durable_file import write_durably
 from audit.entry import Entry
-from jobs.coordinator import Coordinator, Outcome, Progress, Timeouts
+from jobs.coordinator import Coordinator, Outcome
 from jobs.errors import FederationError, PlanError, RunAborted, RunInterrupted, RunStateError
 from jobs.home import ConsortiumHome
+from jobs.progress import Progress
 from jobs.records import (
     LOCK_FILE,
     PROGRESS_FILE,
@@ -33,7 +34,7 @@ from jobs.records import (
     recorded_by_run,
 )
 from jobs.standing import LogStanding, append_standing
-from jobs.transport import Transport
+from jobs.transport import Timeouts, Transport
 from jobs.witnessing import HospitalWitnesses
 
 _LOG = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ def _carry_out(
     def record(kind: str, body: Mapping[str, Any]) -> int:
         with home.log() as log:
             size = append_standing(log, Entry(kind, home.clock(), body)) + 1
-        home.sign_checkpoint()
+            log.sign_checkpoint(home.log_key(), home.clock)
         return size
 
     def progress(step: Progress) -> None:
@@ -79,6 +80,7 @@ def _carry_out(
             "epsilon": round(step.epsilon, 4),
             "seconds": round(step.seconds, 3),
             "round_seconds": round(step.round_seconds, 3),
+            "timings": {part: round(seconds, 4) for part, seconds in step.timings.items()},
         }
         with (folder / PROGRESS_FILE).open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(line) + "\n")

@@ -24,6 +24,8 @@ class SignedAnswers:
     """Checks hospitals' signatures against the consortium's certificates, those of them that count now.
 
     A hospital may hold several, while it renews one: each counts.
+
+    Attributes: standing: whose certificates count; whoever learns of a newer one sets it.
     """
 
     def __init__(
@@ -35,13 +37,9 @@ class SignedAnswers:
         clock: Callable[[], datetime],
     ) -> None:
         self._consortium = consortium
-        self._standing = standing
+        self.standing = standing
         self._root = root
         self._clock = clock
-
-    def follow(self, standing: Standing) -> None:
-        """Judge by this standing from now on."""
-        self._standing = standing
 
     def statement(
         self,
@@ -62,13 +60,13 @@ class SignedAnswers:
             raise StatementError(f"signed statement of {size} bytes, at most {longest} allowed")
         identity = verify_statement(
             signed,
-            self._standing.certificates,
+            self.standing.certificates,
             self._root,
             at=self._clock(),
             expected_type=kind,
             consortium=self._consortium,
             roles=frozenset({CLIENT}),
-            revocations=self._standing.revocations,
+            revocations=self.standing.revocations,
         )
         if identity.name != site:
             raise StatementError(f"signed by {identity.name}, expected {site}")
@@ -80,11 +78,11 @@ class SignedAnswers:
     def key(self, site: str, data: bytes, signature: bytes) -> None:
         """Raises StatementError unless a certificate of `site` that counts now made the signature."""
         problems = []
-        for digest, certificate in self._standing.certificates.items():
+        for digest, certificate in self.standing.certificates.items():
             if identity_of(certificate).name != site:
                 continue
             try:
-                self._standing.revocations.check(digest)
+                self.standing.revocations.check(digest)
                 verify_certificate(certificate, self._root, at=self._clock(), roles=frozenset({CLIENT}))
                 verify_bytes(public_key_of(certificate), signature, data)
                 return

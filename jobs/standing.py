@@ -113,14 +113,22 @@ def read_standing(home: ConsortiumHome) -> Standing:
     """The standing as of now, with the list signed over a fresh checkpoint. Raises AuditError, FederationError."""
     signed = home.sign_checkpoint()
     checkpoint = open_checkpoint(signed, VerifierKey.parse(home.config().log_vkey))
-    with home.log() as log:
-        evidence = Evidence(_of_certificates(log, checkpoint.size), home.root())
+    evidence = certificate_evidence(home, size=checkpoint.size)
     return Standing(
         certificates=evidence.certificates,
         revocations=evidence.revocations,
         signed=signed_list(home, evidence.revocations, checkpoint),
         log_certificate=(home.path / "log.crt").read_text(encoding="ascii"),
     )
+
+
+def certificate_evidence(home: ConsortiumHome, *, size: int | None = None) -> Evidence:
+    """Certificates and what became of them, in the log's first `size` entries; None: as it is now. Nothing is signed.
+
+    Raises AuditError for a log that does not hold together.
+    """
+    with home.log() as log:
+        return Evidence(_of_certificates(log, log.size if size is None else size), home.root())
 
 
 def signed_list(home: ConsortiumHome, revocations: Revocations, checkpoint: Checkpoint) -> bytes:

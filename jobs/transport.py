@@ -8,12 +8,25 @@ code over both. Calls differ by hospital and run side by side; one hospital's fa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
+
+import numpy as np
 
 from jobs.errors import SiteError
 
 # JSON scalars, lists and objects, bytes, and numpy arrays, by name. Arrays travel as arrays.
 Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How long a hospital may take, in seconds, before it counts as missing."""
+
+    join: float = 300.0  # loading and encoding a hospital's letters
+    call: float = 120.0  # one call of a round
+    evaluate: float = 300.0
+    probe: float = 5.0  # a sign of life from a hospital that was missing
 
 
 class Transport(Protocol):
@@ -56,6 +69,59 @@ class InMemoryTransport:
                 self.bytes_received[site] += payload_bytes(answer)
                 answers[site] = answer
         return answers
+
+
+def message_of(site: str, answer: object) -> Message:
+    """The answer, if it is a message. Raises SiteError: the hospital's own, or because it is none."""
+    if isinstance(answer, SiteError):
+        raise answer
+    if not isinstance(answer, dict):
+        raise SiteError(site, "bad-answer", f"answered with {type(answer).__name__}, expected a message")
+    return answer
+
+
+_PACKED = {"packed", "dtype", "length"}  # the keys of what stands for a vector
+_DTYPES = ("<u4", "<u8")  # of vectors in the ring, the only large arrays there are
+
+
+def packed(message: Message) -> Message:
+    """The message with the ring vectors of its parts as bytes, which NVFlare sends along.
+
+    An array it would announce, and have the other side fetch in further calls.
+    """
+    return _each(message, _pack)
+
+
+def unpacked(message: Message) -> Message:
+    """The message as it was before `packed`; the vectors cannot be written to. Never raises.
+
+    What is not exactly a packed vector is left as it is, for whoever expects a vector to refuse.
+    """
+    return _each(message, _unpack)
+
+
+def _each(message: Message, change: Callable[[Any], Any]) -> Message:
+    """Vectors lie in a part of the message, no deeper: nobody can nest so deep that looking for them fails."""
+    return {
+        name: {key: change(value) for key, value in part.items()} if isinstance(part, dict) else part
+        for name, part in message.items()
+    }
+
+
+def _pack(value: Any) -> Any:
+    if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.str in _DTYPES:
+        return {"packed": value.tobytes(), "dtype": value.dtype.str, "length": len(value)}
+    return value
+
+
+def _unpack(value: Any) -> Any:
+    if not isinstance(value, dict) or set(value) != _PACKED:
+        return value
+    data, dtype, length = value["packed"], value["dtype"], value["length"]
+    if not isinstance(data, bytes) or dtype not in _DTYPES or type(length) is not int:
+        return value
+    size = np.dtype(dtype).itemsize
+    return np.frombuffer(data, dtype=dtype) if len(data) == size * length else value
 
 
 def payload_bytes(value: Any) -> int:

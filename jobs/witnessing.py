@@ -9,22 +9,49 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from audit.cosigned import Cosigned
 from audit.enrolment import check_new_enrolment, enrolled_key, enrolment_entry
 from audit.entry import WITNESS_ENROLLED
-from audit.errors import AuditError, InconsistentLogError, RollbackError, SplitViewError
+from audit.errors import AuditError, InconsistentLogError, RollbackError, SplitViewError, WitnessError
 from audit.note import VerifierKey
 from audit.statement import SignedStatement
 from audit.witness_client import Asked, collect
 from audit.witness_protocol import Answer
-from jobs.errors import RunAborted
+from jobs.errors import RunAborted, SiteError
 from jobs.home import ConsortiumHome
+from jobs.transport import Transport, message_of
 
 Send = Callable[[bytes], Answer]
 
 _LOG = logging.getLogger(__name__)
 _FORKED = (SplitViewError, RollbackError, InconsistentLogError)
+
+
+class Witnesses(Protocol):
+    """Hospitals that cosign the log's checkpoints."""
+
+    def enrol(self, site: str, value: object) -> None:
+        """Take a hospital's signed enrolment; must not raise for what is wrong with it."""
+        ...
+
+    def ask(self, sends: Mapping[str, Send]) -> int:
+        """Ask hospitals to cosign; raises RunAborted when one saw another history."""
+        ...
+
+
+def cosigning(site: str, transport: Transport, *, timeout_s: float) -> Send:
+    """How one hospital of a run is asked to cosign; it raises WitnessError when no answer comes."""
+
+    def send(body: bytes) -> Answer:
+        answers = transport.call("cosign", {site: {"request": body}}, timeout_s=timeout_s)
+        try:
+            return Answer.from_json(message_of(site, answers[site]).get("answer"))
+        except SiteError as error:
+            raise WitnessError(str(error)) from error
+
+    return send
 
 
 class HospitalWitnesses:

@@ -17,7 +17,7 @@ from nvflare.collab import collab
 
 from jobs.errors import SiteError, SiteRefused
 from jobs.federation.kit import SETTINGS_FILE
-from jobs.transport import Message
+from jobs.transport import Message, packed, unpacked
 from privacy.errors import PrivacyError
 from site_packages.errors import DataError
 from site_packages.home import SiteHome
@@ -44,7 +44,8 @@ class ParticipantComponent:
                     local = Path(collab.workspace.get_site_config_dir())
                     settings = json.loads((local / SETTINGS_FILE).read_text(encoding="utf-8"))
                     self._participant = SiteHome(Path(settings["site_home"])).participant()
-                return self._participant.handle(method, message)
+                answer = self._participant.handle(method, unpacked(message) if isinstance(message, dict) else message)
+            return packed(answer)
         except SiteRefused as error:
             _LOG.warning("refused %s: %s", method, error)
             return {"error": {"code": error.code, "detail": error.detail, "refusal": error.refusal}}

@@ -13,6 +13,7 @@
     renewal/        a new key and request, and the consortium's reply, while a certificate is renewed
     outbox/         metrics as they were signed and released, so that they can be sent again
     rounds.db       which secure aggregations this hospital took part in, so that none is answered twice
+    timings.jsonl   how long each call of the last run took here
 
 Nothing here is shared between hospitals. Files are readable by their owner only.
 """
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 
 GIVEN_HEAD = "given-head.json"
+TIMINGS = "timings.jsonl"
 CONNECTED_FILE = "connected.json"  # in the kit: with which certificate the server let this hospital in
 
 
@@ -202,6 +204,7 @@ class SiteHome:
         from site_packages.outbox import FileOutbox
         from site_packages.participant import Participant
         from site_packages.revocations import KnownRevocations
+        from site_packages.timings_file import TimingsFile
         from site_packages.witnessing import HospitalWitness
 
         identity, key, certificate, root = self.identity(), self.signing_key(), self.certificate(), self.root()
@@ -245,6 +248,7 @@ class SiteHome:
             installed_encoders=installed_digests(self.path),
             random_bytes=os.urandom,
             clock=utc_now,
+            timed=TimingsFile(self.path / TIMINGS),
         )
 
     def _installed(self, name: str) -> bytes:

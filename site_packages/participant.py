@@ -7,7 +7,7 @@ Invariants, whatever the coordinator sends:
 
 * nothing is read and nothing computed before the guard let the plan pass and the ledger reserved its cost;
 * a round's spend is durable in the ledger before its vector exists; a round is answered once, also after a crash;
-* what leaves is a masked noisy vector, counts with noise, or plain and listed in `plain_releases.LEAVES`;
+* what leaves is a masked noisy vector, counts with noise, or plain and listed in `jobs.leaves.LEAVES`;
 * errors leave as a code and a sentence without data.
 
 Keys, clock, randomness, data and storage are arguments: tests and benchmarks run this same code in memory.
@@ -50,6 +50,7 @@ from jobs.terms import (
     plan_model,
     secagg_parameters,
 )
+from jobs.timings import Stopwatch, TimedCall
 from jobs.transport import Message
 from privacy.errors import (
     BudgetExceeded,
@@ -57,6 +58,7 @@ from privacy.errors import (
     LedgerBusy,
     LedgerCorrupt,
     LedgerRolledBack,
+    LedgerUnusable,
     NotReserved,
     PrivacyError,
 )
@@ -115,6 +117,7 @@ class Participant:
         revocations: what it knows about revoked certificates; then every run and round must bring the log's list. None
             where there is no log.
         random_bytes: cryptographically secure, `os.urandom`.
+        timed: told how long each call took; it stays at the hospital. Must not raise.
     """
 
     def __init__(
@@ -137,6 +140,7 @@ class Participant:
         random_bytes: Callable[[int], bytes],
         clock: Callable[[], datetime],
         installed_encoders: frozenset[str] = frozenset(),
+        timed: Callable[[TimedCall], None] = lambda _: None,
     ) -> None:
         self._site = site
         self._consortium = consortium
@@ -155,6 +159,8 @@ class Participant:
         self._installed_encoders = installed_encoders
         self._random_bytes = random_bytes
         self._clock = clock
+        self._timed = timed
+        self._watch = Stopwatch()  # of the call being answered
         self._run: _Run | None = None
         self._methods: dict[str, Callable[[Message], Message]] = {
             "alive": self._alive,
@@ -178,13 +184,14 @@ class Participant:
         answer = self._methods.get(method)
         if answer is None or not isinstance(message, dict):
             raise SiteError(self._site, "unknown-call", f"no such call; known are {', '.join(self._methods)}")
+        self._watch = Stopwatch()
         try:
             return answer(message)
         except GuardRefusal as error:
             raise self._refusal(error, str(message.get("plan_hash"))) from error
         except SecAggError as error:
             raise SiteError(self._site, "protocol", str(error)) from error
-        except (LedgerBusy, LedgerCorrupt) as error:
+        except (LedgerBusy, LedgerCorrupt, LedgerUnusable) as error:
             # Their texts name files; they are for the hospital's own log.
             _LOG.error("%s: %s", method, error)
             busy = "another process holds the ledger" if isinstance(error, LedgerBusy) else "the ledger cannot be used"
@@ -197,6 +204,13 @@ class Participant:
             raise SiteError(
                 self._site, "data", "the local data set cannot be used; the hospital's own log says why"
             ) from error
+        except OSError as error:  # a full disk, above all
+            _LOG.error("%s: %s", method, error)
+            raise SiteError(
+                self._site, "storage", "a file cannot be read or written; the hospital's own log says why"
+            ) from error
+        finally:
+            self._timed(TimedCall(method, _round_of(message), self._watch.read()))
 
     # -- calls ---------------------------------------------------------------------------------------------------
 
@@ -254,6 +268,7 @@ class Participant:
                 manifest=manifest,
                 ledger_head=self._ledger.hand_out(),
                 epsilon_reserved=(plan.epsilon or 0) if self._site in plan.sites else 0,
+                budgets=self._budgets(),
             ),
         }
 
@@ -322,15 +337,18 @@ class Participant:
         protected = run.plan.epsilon is not None
         head = self._ledger.head
         if protected:
-            head = self._ledger.commit(run.run_id, f"round {request.round}", terms.event, cohort=TRAINING)
-        total = run.work.contribution(parameters, request.round, self._random_bytes)
-        vector = quantise(total, scale=terms.scale, bound=terms.bound)
-        if protected and not isinstance(terms.event, LocalSteps):
-            vector[: terms.dimension] += discrete_gaussian(terms.dimension, terms.noise_std, self._random_bytes)
-        masked = client.mask(vector).to_message()
-        return {
-            "secagg": masked,
-            "receipt": self._sign(
+            with self._watch("ledger"):
+                head = self._ledger.commit(run.run_id, f"round {request.round}", terms.event, cohort=TRAINING)
+        with self._watch("local work"):
+            total = run.work.contribution(parameters, request.round, self._random_bytes)
+        with self._watch("noise"):
+            vector = quantise(total, scale=terms.scale, bound=terms.bound)
+            if protected and not isinstance(terms.event, LocalSteps):
+                vector[: terms.dimension] += discrete_gaussian(terms.dimension, terms.noise_std, self._random_bytes)
+        with self._watch("masking"):
+            masked = client.mask(vector).to_message()
+        with self._watch("receipt"):
+            receipt = self._sign(
                 RECEIPT,
                 run_id=run.run_id,
                 round=request.round,
@@ -340,8 +358,8 @@ class Participant:
                 privacy_event=terms.event.to_json(),
                 manifest=digest_of(self._manifest()),
                 ledger_head=self._ledger.hand_out(head),
-            ),
-        }
+            )
+        return {"secagg": masked, "receipt": receipt}
 
     def _survivors(self, message: Message) -> Message:
         client = self._client()
@@ -389,6 +407,7 @@ class Participant:
                 "delta": evaluation.delta,
             },
             ledger_head=self._ledger.hand_out(head),
+            budgets=self._budgets(),
         )
         self._outbox.keep(key, metrics)
         return {"metrics": metrics}
@@ -459,6 +478,23 @@ class Participant:
                 "what this hospital signed before is not in its ledger any more; its operator puts back the newest "
                 "copy, or its privacy officer declares the loss with `zegel site recover-ledger`",
             ) from error
+
+    def _budgets(self) -> list[dict[str, Any]]:
+        """Where the ledger stands, for the consortium's forecasts: each cohort with a budget, as admission counts."""
+        found = []
+        for cohort in (TRAINING, VALIDATION):
+            with contextlib.suppress(BudgetMissing):  # none set, or suspended: there is nothing to plan with
+                stands = self._ledger.price(cohort)
+                found.append(
+                    {
+                        "cohort": cohort,
+                        "epsilon": stands.budget,
+                        "delta": stands.delta,
+                        "spent": round(stands.spent, 6),
+                        "reserved": round(stands.reserved, 6),
+                    }
+                )
+        return found
 
     def _free(self, run_id: str) -> None:
         """Give back what the run reserved and did not spend, if it reserved anything."""
@@ -572,3 +608,10 @@ def _list(site: str, message: Message, field: str) -> Sequence[Mapping[str, Any]
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise SiteError(site, "bad-call", f"{field}: expected a list of objects")
     return value
+
+
+def _round_of(message: Message) -> int | None:
+    """The round a call is of, if it names one."""
+    request = message.get("secagg")
+    number = request.get("round") if isinstance(request, dict) else None
+    return number if type(number) is int else None

@@ -89,7 +89,7 @@ def _run(quick: bool) -> AuditReport:
 
     configurations = privacy_audit_plans.quick() if quick else privacy_audit_plans.full()
     # One hospital is lost on purpose, which the coordinator rightly warns of.
-    log = logging.getLogger("jobs.coordinator")
+    log = logging.getLogger("jobs")
     before = log.level
     log.setLevel(logging.ERROR)
     try:

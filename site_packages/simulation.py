@@ -22,10 +22,12 @@ from audit.canonical import digest_of, format_time
 from audit.certificates import PRIVACY_OFFICER, PrivateKey, certificate_digest, issue_certificate
 from audit.release import APPROVE
 from audit.statement import APPROVAL, sign_statement
-from jobs.coordinator import Coordinator, Outcome, Progress
+from jobs.coordinator import Coordinator, Outcome
 from jobs.plan import Plan
+from jobs.progress import Progress
 from jobs.run_state import RunState
 from jobs.standing import Standing
+from jobs.timings import TimedCall
 from jobs.transport import InMemoryTransport, Transport
 from privacy.ledger import Ledger
 from privacy.secagg.memory import InMemoryRoundMemory
@@ -136,6 +138,7 @@ class Simulation:
         models: installed encoders, the same for every hospital.
         announced: manifests the coordinator takes as logged; None: it does not ask.
         opened: shown the number and the sum of every aggregation.
+        timed: told how long every call took, and at which hospital.
         entries: what was recorded, in order.
         states: the run's states as the coordinator kept them; `run` goes on from the last.
         standing: whose certificates count, as the coordinator is told; a test may change it while a run goes on.
@@ -153,6 +156,7 @@ class Simulation:
     announced: Mapping[str, frozenset[str]] | None = None
     models: Path | None = None
     opened: Callable[[int, FloatVector], None] = lambda number, total: None
+    timed: Callable[[str, TimedCall], None] = lambda site, call: None
     run_id: str = "run-20260101T000000Z-000000"
     states: list[RunState] = field(default_factory=list)
     entries: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -232,6 +236,7 @@ class Simulation:
             installed_encoders=frozenset() if self.models is None else _installed(self.models),
             random_bytes=self.random_bytes,
             clock=self.clock,
+            timed=lambda call: self.timed(site, call),
         )
 
 

@@ -150,7 +150,7 @@ def told() -> Iterator[list[str]]:
     log: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: log.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("jobs.coordinator")
+    logger = logging.getLogger("jobs")
     logger.addHandler(handler)
     try:
         yield log

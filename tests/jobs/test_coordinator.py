@@ -25,11 +25,12 @@ from audit.entry import (
     Entry,
 )
 from audit.statement import ACCEPTANCE, METRICS, RECEIPT, SignedStatement, verify_statement
-from jobs.coordinator import Outcome, Progress
+from jobs.coordinator import Outcome
 from jobs.errors import RunAborted, SiteError
 from jobs.icd_coding.model import LinearModel, Parameters, version_id
 from jobs.icd_coding.training import Training
 from jobs.plan import Plan
+from jobs.progress import Progress
 from jobs.terms import aggregation_terms, linear_model, plan_encoder, plan_recipe
 from jobs.transport import Message
 from privacy import accounting

@@ -143,7 +143,7 @@ def test_with_a_dropout_allowed_the_run_goes_on_and_the_hospital_comes_back(
     method: str, answered: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plan = small_plan(rounds=1, dropouts=1)
-    with caplog.at_level(logging.WARNING, logger="jobs.coordinator"):
+    with caplog.at_level(logging.WARNING, logger="jobs"):
         whole = simulation(tmp_path, plan, alter=losing("dommel", method, answered=answered))
         outcome = whole.run()
     first, second = bodies(whole.entries, ROUND_COMPLETED)

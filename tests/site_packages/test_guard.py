@@ -24,7 +24,8 @@ from audit.certificates import (
     certificate_pem,
     issue_certificate,
 )
-from audit.statement import APPROVAL, SignedStatement, sign_statement
+from audit.passkey import challenge_for
+from audit.statement import APPROVAL, SignedStatement, sign_statement, statement_bytes
 from jobs.errors import PlanError, SiteRefused
 from jobs.plan import Plan
 from privacy.errors import LedgerError
@@ -44,6 +45,7 @@ from tests.jobs.small_federation import (
     small_plan,
     unprotected_plan,
 )
+from tests.passkey import SoftwarePasskey
 
 torch.set_num_threads(1)
 
@@ -80,6 +82,20 @@ def person(keyring: Keyring, role: str, *, minutes: tuple[int, int] = (-30, 30))
         root_key=keyring.root_key, not_before=first, not_after=last,
     )  # fmt: skip
     return key, certificate
+
+
+def passkey_approval(keyring: Keyring, plan: Plan) -> tuple[dict[str, Any], Any]:
+    """An officer's approval, signed by a passkey, and its certificate."""
+    passkey = SoftwarePasskey()
+    first, last = NOW - timedelta(minutes=30), NOW + timedelta(minutes=30)
+    certificate = issue_certificate(
+        passkey.public_key, name="person-00c0ffee00c0ffee", organisation="Delta", role=PRIVACY_OFFICER,
+        root_cert=keyring.root, root_key=keyring.root_key, not_before=first, not_after=last,
+        relying_party=passkey.relying_party,
+    )  # fmt: skip
+    statement = SignedStatement.from_json(approve_plan(keyring, plan, now=NOW)).statement
+    signature, assertion = passkey.assertion(challenge_for(statement_bytes(statement)))
+    return SignedStatement(statement, certificate_digest(certificate), signature, assertion).to_json(), certificate
 
 
 @dataclass(frozen=True)
@@ -309,6 +325,14 @@ def test_what_passes(case: str, keyring: Keyring) -> None:
     admitted = check(keyring, ask)
     assert (admitted.plan, admitted.plan_hash) == (ask.plan, ask.plan.hash)
     assert [identity.name for identity in admitted.approvers] == [OFFICER]
+
+
+def test_an_approval_by_passkey_counts(keyring: Keyring) -> None:
+    approved, certificate = passkey_approval(keyring, PLAN)
+    assert [each.role for each in check(keyring, Ask(PLAN, [approved], (certificate,))).approvers] == [PRIVACY_OFFICER]
+    bare = {name: value for name, value in approved.items() if name != "passkey"}
+    with pytest.raises(GuardRefusal, match="expected an assertion"):
+        check(keyring, Ask(PLAN, [bare], (certificate,)))
 
 
 def test_approvals_that_do_not_count(keyring: Keyring) -> None:

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from jobs.leaves import LEAVES, NOISY
 from privacy import accounting
 from privacy.errors import AlreadySpent, BudgetExceeded, BudgetMissing, LedgerError
 from privacy.events import LabelCounts
@@ -37,7 +38,6 @@ from site_packages.label_counts import (
     release_label_counts,
 )
 from site_packages.limits import TRAINING, Limits
-from site_packages.plain_releases import LEAVES, NOISY
 from site_packages.store import store_dataset
 from tests.jobs.small_federation import seeded
 from tests.site_packages.dhd_tables import Tables, admission, diagnosis, document

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from jobs.icd_coding.model import version_id
 from jobs.plan import Plan
 from jobs.terms import evaluation_terms, linear_model, plan_model
 from jobs.transport import InMemoryTransport, Message
-from privacy.errors import AlreadySpent, LedgerBusy
+from privacy.errors import AlreadySpent, LedgerBusy, LedgerUnusable
 from privacy.events import Charge, Repeated
 from privacy.ledger import Ledger
 from privacy.noise import discrete_gaussian
@@ -255,12 +256,12 @@ class TracedLedger(Ledger):
     """A ledger that notes its commits, and may fail instead."""
 
     steps: list[str]
-    fails = False
+    failure: Exception | None = None
 
     def commit(self, run_id: str, key: str, event: Charge | Repeated, *, cohort: str | None = None) -> str:
         self.steps.append(f"commit {key.split(' of ')[0]}")
-        if self.fails:
-            raise LedgerBusy("another process holds the ledger")
+        if self.failure is not None:
+            raise self.failure
         return super().commit(run_id, key, event, cohort=cohort)
 
 
@@ -289,12 +290,15 @@ class TracedMemory(InMemoryRoundMemory):
         super().record(*args)
 
 
-def traced(whole: Simulation, site: str, *, ledger_fails: bool = False) -> list[str]:
+BUSY = LedgerBusy("/srv/site/ledger.db is locked by another process for 5 s: try again")
+
+
+def traced(whole: Simulation, site: str, *, ledger_failure: Exception | None = None) -> list[str]:
     """The order in which this hospital acts."""
     steps: list[str] = []
     number = sorted(whole.records).index(site) + 1
     ledger = TracedLedger.open(whole.folder / f"site-{number:02}" / "ledger.db", clock=clock)
-    ledger.steps, ledger.fails = steps, ledger_fails
+    ledger.steps, ledger.failure = steps, ledger_failure
 
     def load(plan: Plan) -> LocalWork:
         work = TracedWork(plan, whole.records[site].training, whole.records[site].test)
@@ -318,7 +322,19 @@ def test_the_ledger_is_written_before_anything_is_computed(tmp_path: Path) -> No
     ]  # fmt: skip
 
 
-def test_when_the_ledger_cannot_be_written_no_vector_leaves(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (BUSY, r"another process holds the ledger; the hospital's own log says why \[ledger\]"),
+        (LedgerUnusable("/srv/site/ledger.db: disk I/O error"), r"the ledger cannot be used; .* \[ledger\]"),
+        (
+            OSError(errno.ENOSPC, "no space", "/srv/site/x"),
+            r"a file cannot be read or written; .* \[storage\]",
+        ),
+    ],
+)
+def test_when_the_ledger_cannot_be_written_no_vector_leaves(tmp_path: Path, failure: Exception, told: str) -> None:
+    """Nor does the name of a file at the hospital."""
     answers: list[Answer] = []
 
     def alter(method: str, site: str, request: Message, real: Callable[[], Answer]) -> Answer:
@@ -328,9 +344,10 @@ def test_when_the_ledger_cannot_be_written_no_vector_leaves(tmp_path: Path) -> N
         return answer
 
     whole = simulation(tmp_path, small_plan(sites=THREE, rounds=1), alter=alter)
-    steps = traced(whole, "amstel", ledger_fails=True)
-    with pytest.raises(RunInterrupted, match=r"amstel: another process holds the ledger.*\[ledger\]"):
+    steps = traced(whole, "amstel", ledger_failure=failure)
+    with pytest.raises(RunInterrupted, match=f"amstel: {told}") as interrupted:
         whole.run()
+    assert "/srv" not in str(interrupted.value)
     assert steps == ["commit round 1"]
     (answer,) = answers
     assert isinstance(answer, SiteError)
@@ -339,7 +356,7 @@ def test_when_the_ledger_cannot_be_written_no_vector_leaves(tmp_path: Path) -> N
 
 def test_when_the_ledger_cannot_be_written_no_metrics_leave(tmp_path: Path) -> None:
     whole = simulation(tmp_path, small_plan(sites=THREE, rounds=1, evaluation_sites=("zenne",)))
-    steps = traced(whole, "zenne", ledger_fails=True)
+    steps = traced(whole, "zenne", ledger_failure=BUSY)
     with pytest.raises(RunInterrupted, match=r"not evaluated everywhere: zenne: another process holds the ledger"):
         whole.run()
     assert steps == ["commit metrics"]

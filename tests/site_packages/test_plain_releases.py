@@ -17,6 +17,7 @@ from audit.entry import SITE_MANIFEST, Entry
 from audit.statement import DATA_MANIFEST, SignedStatement, verify_statement
 from jobs.errors import RunAborted, SiteError, SiteRefused
 from jobs.icd_coding.recipe import Hyperparameters
+from jobs.leaves import LEAVES, MASKED, NOISY
 from jobs.transport import InMemoryTransport, Message
 from site_packages.clear_comparison import compare_homes
 from site_packages.codes import who_2019
@@ -27,7 +28,7 @@ from site_packages.home import SiteHome
 from site_packages.limits import Limits
 from site_packages.manifest import MANIFEST_NAME
 from site_packages.participant import Participant
-from site_packages.plain_releases import LEAVES, MASKED, NOISY, data_statement
+from site_packages.plain_releases import data_statement
 from site_packages.simulation import Keyring, Simulation, make_keyring
 from site_packages.store import store_dataset
 from tests.jobs.small_federation import NOW, SITES, WORDS, simulation, small_plan
@@ -232,9 +233,14 @@ def test_what_is_said_to_be_masked_or_noisy_is(federations: dict[str, object]) -
     for field, value in federations.items():
         noisy = any(item.how == NOISY and item.holds(field) for item in LEAVES)
         if isinstance(value, float) and not noisy:
-            # Plain numbers with decimals are the plan's own words; none is computed at the hospital.
+            # Plain numbers with decimals are the plan's own words, or follow from plans and the officer's budget.
             assert field.startswith(
-                ("evaluate.metrics.statement.mechanism.", "round.receipt.statement.privacy_event.")
+                (
+                    "evaluate.metrics.statement.mechanism.",
+                    "round.receipt.statement.privacy_event.",
+                    "join.acceptance.statement.budgets.",
+                    "evaluate.metrics.statement.budgets.",
+                )
             ) or (field == "join.acceptance.statement.epsilon_reserved"), field
 
 

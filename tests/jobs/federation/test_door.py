@@ -17,11 +17,12 @@ from nvflare.fuel.f3.cellnet.defs import IdentityChallengeKey, MessageHeaderKey,
 from nvflare.fuel.f3.message import Message
 from nvflare.private.defs import CellMessageHeaderKeys
 from nvflare.private.fed.server.client_manager import ClientManager
+from nvflare.private.fed.server.cred_keeper import CredKeeper
 
 from audit.certificates import certificate_digest
 from audit.errors import LogError
 from audit.revocation import REINSTATED, REVOKED, SUSPENDED, Revocations, StatusChange
-from jobs.federation.door import SHUT, Denylist, Door, Doorkeeper
+from jobs.federation.door import SHUT, Denylist, Door, Doorkeeper, let_sign
 from jobs.standing import Standing
 from site_packages.simulation import make_keyring
 from tests.jobs.small_federation import NOW, SITES, clock
@@ -165,8 +166,41 @@ class Engine:
     def get_workspace(self) -> Any:
         return self
 
+    def get_startup_kit_dir(self) -> str:
+        return str(self._workspace / "startup")
+
     def get_site_config_dir(self) -> str:
         return str(self._workspace / "local")
+
+
+class Boot:
+    """A server that answered somebody before it was told its certificate, as NVFlare leaves it then."""
+
+    my_own_token_signature: str | None = "NA"  # noqa: S105  what NVFlare puts there
+
+
+def test_the_server_signs_from_its_start_on(tmp_path: Path) -> None:
+    key, certificate = KEYRING.sites["geul"]
+    pem_key = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    for name, content in (
+        ("server.key", pem_key),
+        ("server.crt", certificate.public_bytes(serialization.Encoding.PEM)),
+        ("rootCA.pem", KEYRING.root.public_bytes(serialization.Encoding.PEM)),
+        (
+            "fed_server.json",
+            b'{"servers": [{"name": "Delta", "ssl_private_key": "server.key", "ssl_cert": "server.crt", '
+            b'"ssl_root_cert": "rootCA.pem"}]}',
+        ),
+    ):
+        (tmp_path / name).write_bytes(content)
+    context, keeper, server = FLContext(), CredKeeper(), Boot()
+    context.set_prop(FLContextKey.SITE_OBJ, server, private=True, sticky=False)
+    assert keeper.get_id_asserter(context) is None, "NVFlare by itself cannot sign yet"
+    let_sign(context, tmp_path)
+    assert keeper.get_id_asserter(context).cn == "geul"
+    assert server.my_own_token_signature is None, "it is made anew with the next message"
 
 
 def test_without_its_door_the_server_does_not_start(tmp_path: Path) -> None:

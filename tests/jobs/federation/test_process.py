@@ -77,20 +77,34 @@ def test_a_second_start_is_refused(workspace: Path) -> None:
     assert process.find(workspace) == started
 
 
-@pytest.mark.parametrize("module", sorted(process.JOB_MODULES))
-def test_job_processes_that_outlived_their_parent_are_ended_before_a_start(
-    workspace: Path, tmp_path: Path, module: str
-) -> None:
-    def job(folder: Path) -> subprocess.Popen[bytes]:
-        script = "import time; time.sleep(60)"
-        return subprocess.Popen([sys.executable, "-c", script, module, "-m", str(folder)], start_new_session=True)
+def unrecorded(module: str, folder: Path) -> subprocess.Popen[bytes]:
+    """A process that looks like NVFlare's, whose parent died or never wrote it down."""
+    script = "import time; time.sleep(60)"
+    return subprocess.Popen([sys.executable, "-c", script, module, "-m", str(folder)], start_new_session=True)
 
-    left, another = job(workspace), job(tmp_path / "another kit")
+
+@pytest.mark.parametrize("module", sorted(process.MODULES))
+def test_what_an_earlier_start_left_is_ended_before_the_next(workspace: Path, tmp_path: Path, module: str) -> None:
+    left, another = unrecorded(module, workspace), unrecorded(module, tmp_path / "another kit")
     try:
         started = process.start(SLEEP, workspace=workspace)
         left.wait(timeout=20)
         assert another.poll() is None
         assert process.find(workspace) == started
+    finally:
+        for each in (left, another):
+            each.kill()
+            each.wait()
+
+
+@pytest.mark.parametrize("module", sorted(process.MODULES))
+def test_a_stop_ends_what_was_never_recorded(workspace: Path, tmp_path: Path, module: str) -> None:
+    """A command that is interrupted between starting a process and writing it down."""
+    left, another = unrecorded(module, workspace), unrecorded(module, tmp_path / "another kit")
+    try:
+        process.stop(workspace)
+        left.wait(timeout=20)
+        assert another.poll() is None
     finally:
         for each in (left, another):
             each.kill()
