@@ -9,13 +9,13 @@ must be known by name, and a person whose name is gone could not be recognised w
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from admin_api.errors import ErasureRefused
-from admin_api.people import Person, is_called
+from admin_api.people import is_called
 from admin_api.recording import read_evidence, record_judged, signed_by
+from admin_api.signing import Signer
 from audit.canonical import check_digest
 from audit.certificates import identity_of
 from audit.disclosure import NAME, REASON, Disclosure, commitments_in, people_in
@@ -25,8 +25,10 @@ from audit.erasure import ERASERS
 from audit.errors import AuditError
 from audit.evidence import Evidence
 from audit.revocation import REVOKED
-from audit.statement import ERASURE
+from audit.statement import ERASURE, one_or_list
 from jobs.home import ConsortiumHome
+
+MOST_AT_ONCE = 500  # values that one statement lists; an entry holds it whole
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def erasable(
     return found
 
 
-def erase(home: ConsortiumHome, chosen: Sequence[Erasable], *, reason: str, admin: Person) -> tuple[int, ...]:
+def erase(home: ConsortiumHome, chosen: Sequence[Erasable], *, reason: str, admin: Signer) -> tuple[int, ...]:
     """Log that these values are erased, signed by an admin, and remove them.
 
     The reason is kept beside the log as every other, and can be erased itself. Erasing again what a stopped machine
@@ -86,7 +88,7 @@ def erase(home: ConsortiumHome, chosen: Sequence[Erasable], *, reason: str, admi
         reason is missing or repeats what is erased, or a person's certificates still count; nothing was changed then.
     """
     admin.require(*sorted(ERASERS))
-    why = _reason(reason, chosen)
+    why = _reason(reason, chosen, admin)
     store = home.disclosures()
     first: list[int] = []
 
@@ -94,20 +96,16 @@ def erase(home: ConsortiumHome, chosen: Sequence[Erasable], *, reason: str, admi
         _refuse_in_use(home, evidence, chosen)
         first[:] = [evidence.size]
         gone = {each.body["commitment"] for each in evidence.of_kind(VALUE_ERASED)}
-        return [
-            Entry(
-                VALUE_ERASED,
-                home.clock(),
-                {
-                    "commitment": each.commitment,
-                    "erasure": signed_by(
-                        home, admin, ERASURE, {"commitment": each.commitment, "reason": why.commitment}
-                    ).to_json(),
-                },
+        left = [each.commitment for each in chosen if each.logged and each.commitment not in gone]
+        if not left:
+            return []
+        if len(left) > MOST_AT_ONCE:
+            raise ErasureRefused(
+                f"{len(left)} values at once: one signature is about {MOST_AT_ONCE} at most; give some by commitment"
             )
-            for each in chosen
-            if each.logged and each.commitment not in gone
-        ]
+        fields = {"commitment": one_or_list(left), "reason": why.commitment}
+        signed = signed_by(home, admin, ERASURE, fields).to_json()
+        return [Entry(VALUE_ERASED, home.clock(), {"commitment": each, "erasure": signed}) for each in left]
 
     try:
         entries = record_judged(home, build, beside=[why])
@@ -118,14 +116,14 @@ def erase(home: ConsortiumHome, chosen: Sequence[Erasable], *, reason: str, admi
     return tuple(range(first[0], first[0] + len(entries)))
 
 
-def _reason(reason: str, chosen: Iterable[Erasable]) -> Disclosure:
+def _reason(reason: str, chosen: Iterable[Erasable], admin: Signer) -> Disclosure:
     if not reason.strip():
         raise ErasureRefused("give a --reason; it is kept beside the log like every other")
     for each in chosen:
         if each.value is not None and each.value.casefold() in reason.casefold():
             raise ErasureRefused(f"the --reason repeats the {each.field} it erases; write it without")
     try:
-        return Disclosure.made(REASON, reason.strip(), os.urandom)
+        return Disclosure.made(REASON, reason.strip(), admin.random_bytes)
     except AuditError as error:
         raise ErasureRefused(str(error)) from None
 

@@ -7,7 +7,8 @@ fails. The log's first entry names the root and the log's key; whoever has the r
 from __future__ import annotations
 
 import shutil
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 from cryptography import x509
 
@@ -15,8 +16,6 @@ from admin_api.errors import OnboardingError
 from audit.canonical import format_time
 from audit.certificates import (
     LOG,
-    PEOPLE,
-    Identity,
     certificate_digest,
     certificate_pem,
     identity_of,
@@ -25,8 +24,7 @@ from audit.certificates import (
     root_fingerprint,
 )
 from audit.checkpoint import log_origin, log_verifier_key
-from audit.disclosure import Disclosure
-from audit.entry import CERTIFICATE_ISSUED, CONSORTIUM_FOUNDED, VALUE_ERASED, Entry
+from audit.entry import CERTIFICATE_ISSUED, CONSORTIUM_FOUNDED, Entry
 from audit.errors import AuditError
 from audit.signing_keys import generate_log_key, private_key_pem
 from jobs.errors import ProvisioningError
@@ -83,6 +81,16 @@ def found(
         raise
 
 
+def harden_server(home: ConsortiumHome) -> None:
+    """Write the server kit's policies, which name the consortium's folder; again when the folder has moved."""
+    kits.harden(
+        home.server_kit,
+        classes=kits.SERVER_CLASSES,
+        settings={"consortium_home": str(home.path)},
+        server_store=home.path / "server" / "store",
+    )
+
+
 def check_new_passphrase(passphrase: bytes, whose: str) -> None:
     """Raises OnboardingError unless a new key may be encrypted with it."""
     if not MIN_PASSPHRASE_BYTES <= len(passphrase) <= MAX_PASSPHRASE_BYTES:
@@ -116,12 +124,7 @@ def _found(
         home, name=name, participant=server_host, organisation=organisation, kind="server",
         passphrase=passphrase, fingerprint=fingerprint, ports=(fed_learn_port, admin_port),
     )  # fmt: skip
-    kits.harden(
-        home.server_kit,
-        classes=kits.SERVER_CLASSES,
-        settings={"consortium_home": str(home.path)},
-        server_store=home.path / "server" / "store",
-    )
+    harden_server(home)
     _own_kit(
         home, name=name, participant=admin_account, organisation=organisation, kind="admin",
         passphrase=passphrase, fingerprint=fingerprint, role="lead",
@@ -174,43 +177,30 @@ def _found(
     return config
 
 
-def issued_entry(certificate: x509.Certificate, home: ConsortiumHome, name: Disclosure | None = None) -> Entry:
+def issued_entry(certificate: x509.Certificate, home: ConsortiumHome) -> Entry:
+    """The log entry for a certificate of one of the consortium's own machines."""
+    return certificate_entry(certificate, holder=None, at=home.clock())
+
+
+def certificate_entry(
+    certificate: x509.Certificate, *, holder: str | None, at: datetime, approvals: Sequence[str] | None = None
+) -> Entry:
     """The log entry for a certificate this consortium issued.
 
-    `name` is a new person's; a further certificate of a known person names the commitment of the first. Raises
-    OnboardingError for a person whose name is not known, or was erased.
+    `holder` is the commitment to a person's name, `approvals` those the certificate of a hospital or person rests on.
     """
     identity = identity_of(certificate)
-    return Entry(
-        CERTIFICATE_ISSUED,
-        home.clock(),
-        {
-            "certificate": certificate_pem(certificate),
-            "digest": identity.certificate_digest,
-            "name": identity.name,
-            "organisation": identity.organisation,
-            "role": identity.role,
-            "holder": name.commitment if name is not None else _known_holder(identity, home),
-            "not_before": format_time(certificate.not_valid_before_utc),
-            "not_after": format_time(certificate.not_valid_after_utc),
-        },
-    )
-
-
-def _known_holder(identity: Identity, home: ConsortiumHome) -> str | None:
-    if identity.role not in PEOPLE:
-        return None
-    with home.log() as log:
-        erased = {entry.body["commitment"] for _, entry in log.entries(kind=VALUE_ERASED)}
-        for _, entry in log.entries(kind=CERTIFICATE_ISSUED):
-            if entry.body["name"] == identity.name:
-                holder: str | None = entry.body["holder"]
-                if holder in erased:
-                    break
-                return holder
-    raise OnboardingError(
-        f"the name of {identity.name} is not known here, or was erased; they ask by name, with `zegel person request`"
-    )
+    body = {
+        "certificate": certificate_pem(certificate),
+        "digest": identity.certificate_digest,
+        "name": identity.name,
+        "organisation": identity.organisation,
+        "role": identity.role,
+        "holder": holder,
+        "not_before": format_time(certificate.not_valid_before_utc),
+        "not_after": format_time(certificate.not_valid_after_utc),
+    }
+    return Entry(CERTIFICATE_ISSUED, at, body if approvals is None else {**body, "approvals": list(approvals)})
 
 
 def _own_kit(

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from admin_api.errors import ReleaseRefused
-from admin_api.people import Person
 from admin_api.recording import read_evidence, reason_of, record_judged, signed_by
+from admin_api.signing import Signer
 from audit.canonical import digest_of, format_time, parse_json_object, parse_time
 from audit.certificates import CLIENT, identity_of
 from audit.disclosure import commitment_of
@@ -46,7 +46,7 @@ def parse_gate(text: str) -> GateRule:
 
 
 def set_gates(
-    home: ConsortiumHome, *, task: str, gates: Sequence[str], policy: Policy, reason: str, person: Person
+    home: ConsortiumHome, *, task: str, gates: Sequence[str], policy: Policy, reason: str, person: Signer
 ) -> GateSet:
     """Fix the gates and the policy of a task for the runs that start from now on.
 
@@ -57,8 +57,9 @@ def set_gates(
     if not gates:
         raise ReleaseRefused("a release needs at least one gate, such as --gate 'epsilon<=8'")
     try:
-        why = reason_of(reason)
+        why = reason_of(reason, person)
         chosen = GateSet(task, tuple(parse_gate(text) for text in gates), policy, commitment_of(why))
+        _check_hospitals(read_evidence(home), chosen)
         signed = signed_by(home, person, GATES, chosen.to_json())
 
         def build(evidence: Evidence) -> list[Entry]:
@@ -93,14 +94,28 @@ def _check_hospitals(evidence: Evidence, gates: GateSet) -> None:
             )
 
 
-def log_audit(home: ConsortiumHome, path: Path, person: Person) -> dict[str, Any]:
-    """Keep the report of `zegel privacy audit` and log what it found, signed by whoever stands for it.
+def log_audit(home: ConsortiumHome, path: Path, person: Signer) -> dict[str, Any]:
+    """Keep the report of `zegel privacy audit` and log what it found; see `log_audit_report`.
 
-    Returns: the statement's fields. Raises: ReleaseRefused when the file is no such report, ApprovalError unless the
-        person is a privacy officer or of the authority.
+    Raises: ReleaseRefused also when the file cannot be read.
+    """
+    try:
+        if path.stat().st_size > MAX_REPORT_BYTES:
+            raise ReleaseRefused(f"{path}: larger than any audit report ({MAX_REPORT_BYTES} bytes)")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ReleaseRefused(f"{path} cannot be read: {error.strerror}") from None
+    return log_audit_report(home, data, str(path), person)
+
+
+def log_audit_report(home: ConsortiumHome, data: bytes, what: str, person: Signer) -> dict[str, Any]:
+    """Keep an audit's report and log what it found, signed by whoever stands for it.
+
+    Returns: the statement's fields. Raises: ReleaseRefused when these bytes are no such report, ApprovalError unless
+        the person is a privacy officer or of the authority.
     """
     person.require(*sorted(AUDITORS))
-    fields, data = _read_report(path, home.clock())
+    fields = read_report(data, what, home.clock())
     signed = signed_by(home, person, PRIVACY_AUDITED, fields)
 
     def build(_: Evidence) -> list[Entry]:
@@ -111,30 +126,26 @@ def log_audit(home: ConsortiumHome, path: Path, person: Person) -> dict[str, Any
     try:
         record_judged(home, build)
     except AuditError as error:
-        raise ReleaseRefused(f"{path}: {error}") from None
+        raise ReleaseRefused(f"{what}: {error}") from None
     return fields
 
 
-def _read_report(path: Path, now: datetime) -> tuple[dict[str, Any], bytes]:
+def read_report(data: bytes, what: str, now: datetime) -> dict[str, Any]:
+    """What an audit's report says of itself, as the statement about it has it. Raises ReleaseRefused."""
     try:
-        if path.stat().st_size > MAX_REPORT_BYTES:
-            raise ReleaseRefused(f"{path}: larger than any audit report ({MAX_REPORT_BYTES} bytes)")
-        data = path.read_bytes()
-        report = parse_json_object(data, str(path))
-    except OSError as error:
-        raise ReleaseRefused(f"{path} cannot be read: {error.strerror}") from None
+        report = parse_json_object(data, what)
     except CanonicalError as error:
-        raise ReleaseRefused(f"{error}; give the file that `zegel privacy audit --json` wrote, unchanged") from None
+        raise ReleaseRefused(f"{error}; give what `zegel privacy audit --json` wrote, unchanged") from None
     if report.get("schema") != REPORT_SCHEMA:
-        raise ReleaseRefused(f"{path}: expected schema {REPORT_SCHEMA}, got {report.get('schema')!r}")
+        raise ReleaseRefused(f"{what}: expected schema {REPORT_SCHEMA}, got {report.get('schema')!r}")
     names = ("software", "claim", "lower_bound", "delta", "passed", "quick")
     missing = [each for each in (*names, "time") if each not in report]
     if missing:
-        raise ReleaseRefused(f"{path}: missing {', '.join(missing)}")
+        raise ReleaseRefused(f"{what}: missing {', '.join(missing)}")
     try:
-        audited_at = parse_time(report["time"], f"{path}: time")
+        audited_at = parse_time(report["time"], f"{what}: time")
     except CanonicalError as error:
         raise ReleaseRefused(str(error)) from None
     if audited_at > now:
-        raise ReleaseRefused(f"{path}: dated {report['time']}, but it is {format_time(now)} now")
-    return {"report": digest_of(data), "audited_at": report["time"], **{each: report[each] for each in names}}, data
+        raise ReleaseRefused(f"{what}: dated {report['time']}, but it is {format_time(now)} now")
+    return {"report": digest_of(data), "audited_at": report["time"], **{each: report[each] for each in names}}

@@ -1,27 +1,35 @@
-"""Certificates for hospitals and people: look at a request, then sign it and log it.
+"""Certificates for hospitals, people and their passkeys: look at a request, then sign it and log it.
 
-A request is shown before it is signed; its fingerprint is what the admin compares with the requester over another
-channel. Issuing is logged before the reply can be handed out, so no certificate is out there that the log lacks.
+A request is shown before it is signed; its fingerprint is what people compare with the requester over another channel.
+Two people of two organisations approve it (`decide_request`, `audit.certificate_request`), then the root signs. Issuing
+is logged before the reply can be handed out, so no certificate is out there that the log lacks.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 
 from admin_api.errors import OnboardingError
-from admin_api.founding import check_new_passphrase, issued_entry
+from admin_api.founding import certificate_entry
+from admin_api.passkeys import PasskeyKey, is_passkey_request, read_passkey_request
 from admin_api.people import disclosed_now, is_called
+from admin_api.person_requests import PERSON_SCHEMA
+from admin_api.planning import decide, decisions
+from admin_api.recording import read_evidence, record_judged
 from admin_api.revoking import current_revocations
-from audit.canonical import canonical_json, parse_json_object
+from admin_api.signing import Signer
+from audit.canonical import parse_json_object
+from audit.certificate_request import REQUEST, CertificateRequest, approving
 from audit.certificates import (
     CLIENT,
     PEOPLE,
@@ -31,11 +39,13 @@ from audit.certificates import (
     issue_certificate,
     load_certificate,
     person_id,
+    relying_party_of,
 )
 from audit.disclosure import NAME, Disclosed, Disclosure
-from audit.entry import SITE_MANIFEST, Entry
-from audit.errors import AuditError, LogError
-from audit.signing_keys import generate_person_key, load_request, make_request, private_key_pem
+from audit.entry import CERTIFICATE_ISSUED, SITE_MANIFEST, Entry
+from audit.errors import AuditError, ReleaseError
+from audit.evidence import Evidence
+from audit.signing_keys import load_request
 from audit.statement import DATA_MANIFEST, SignedStatement, verify_statement
 from jobs.federation.provisioning import (
     LEAF_VALID_DAYS,
@@ -43,13 +53,12 @@ from jobs.federation.provisioning import (
     key_fingerprint,
     open_root_key,
     read_site_request,
-    write_private,
 )
 from jobs.home import ConsortiumHome
 
-PERSON_SCHEMA = "zegel/person-request/v1"
 REPLY_SUFFIX = ".signed.zip"  # NVFlare installs no other
 MAX_REQUEST_BYTES = 1 << 20
+_SALTS = b"zegel name salt v1\n"
 
 
 @dataclass(frozen=True)
@@ -57,54 +66,15 @@ class Request:
     """A certificate request as received: who asks for what, and the key's fingerprint."""
 
     path: Path
-    kind: str  # "site" or "person"
+    kind: str  # "site", "person" or "passkey"
     name: str
     organisation: str
     role: str
     fingerprint: str  # sha256:<hex of the public key's SubjectPublicKeyInfo>
-
-
-def request_person(folder: Path, *, name: str, organisation: str, role: str, passphrase: bytes) -> Path:
-    """Make a person's key and certificate request in `folder`; only the request is handed on.
-
-    Returns: the request's path. Raises: OnboardingError for an unknown role or a folder already used.
-    """
-    if role not in PEOPLE:
-        raise OnboardingError(f"role {role!r}: expected one of {', '.join(sorted(PEOPLE))}")
-    for what, value in (("name", name), ("organisation", organisation)):
-        if not value.strip() or not value.isprintable():
-            raise OnboardingError(f"{what} {value!r}: expected printable text")
-    check_new_passphrase(passphrase, "key")
-    return write_person_request(folder, name=name, organisation=organisation, role=role, passphrase=passphrase)
-
-
-def write_person_request(folder: Path, *, name: str, organisation: str, role: str, passphrase: bytes) -> Path:
-    """Make a key in `folder` and the request for its certificate, whose subject is as given.
-
-    Returns: the request's path. Raises: OnboardingError for a folder already used or an impossible subject.
-    """
-    if (folder / "person.key").exists():
-        raise OnboardingError(f"{folder} already holds a key; choose another folder")
-    key = generate_person_key()
-    try:
-        csr = make_request(key, name, organisation)
-    except AuditError as error:
-        raise OnboardingError(str(error)) from None
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    request = folder / "person.request.json"
-    request.write_bytes(
-        canonical_json(
-            {
-                "schema": PERSON_SCHEMA,
-                "name": name,
-                "organisation": organisation,
-                "role": role,
-                "request": csr.public_bytes(serialization.Encoding.PEM).decode("ascii"),
-            }
-        )
-    )
-    write_private(folder / "person.key", private_key_pem(key, passphrase))  # last: a request without it is redone
-    return request
+    relying_party: str | None = None  # of a passkey
+    # Of the commitment to a person's name: from the file, so that everybody who has the request, and nobody else, can
+    # say what the log will hold.
+    salt_source: bytes = b""
 
 
 def read_request(path: Path) -> Request:
@@ -114,7 +84,15 @@ def read_request(path: Path) -> Request:
             raise OnboardingError(f"{path}: larger than any request ({MAX_REQUEST_BYTES} bytes)")
         if zipfile.is_zipfile(path):
             return _read_site_request(path)
-        value = _person_value(path)
+        data = path.read_bytes()
+        if is_passkey_request(parse_json_object(data, str(path))):
+            asked = read_passkey_request(data, str(path))
+            return Request(
+                *(path, "passkey", asked.name, asked.organisation, asked.role, asked.fingerprint),
+                relying_party=asked.relying_party,
+                salt_source=data,
+            )
+        value = _person_value(data, path)
         csr = load_request(value["request"].encode("ascii"))
     except FileNotFoundError:
         raise OnboardingError(f"{path}: no such file") from None
@@ -122,7 +100,9 @@ def read_request(path: Path) -> Request:
         raise OnboardingError(f"{path} cannot be read: {error.strerror}") from None
     except (AuditError, UnicodeEncodeError) as error:
         raise OnboardingError(f"{path} is not a certificate request: {error}") from None
-    return Request(path, "person", value["name"], value["organisation"], value["role"], key_fingerprint(csr))
+    return Request(
+        *(path, "person", value["name"], value["organisation"], value["role"], key_fingerprint(csr)), salt_source=data
+    )
 
 
 def _read_site_request(path: Path) -> Request:
@@ -132,20 +112,59 @@ def _read_site_request(path: Path) -> Request:
     return Request(path, "site", str(meta["name"]), str(meta["org"]), "client", fingerprint)
 
 
+def description_of(home: ConsortiumHome, request: Request) -> CertificateRequest:
+    """What people approve about a request; `.digest` is what they sign.
+
+    Raises: OnboardingError for a person whose name cannot be told apart or was erased, AuditError for a damaged log.
+    """
+    return _described(request, None if request.kind == "site" else _holder_of(home, request).commitment)
+
+
+def decide_request(home: ConsortiumHome, digest: str, signer: Signer, *, approve: bool, reason: str) -> dict[str, Any]:
+    """Sign a decision about a request and log it; returns the signed statement as JSON.
+
+    `digest` is that of `description_of`. Raises: ApprovalError when the signer's role does not decide about requests,
+    or a refusal gives no reason.
+    """
+    return decide(home, REQUEST, digest, signer, approve=approve, reason=reason)
+
+
+def approvals_of_request(home: ConsortiumHome, digest: str) -> list[dict[str, Any]]:
+    """Who decided what about a request, oldest first, with names and reasons not yet erased. Raises AuditError."""
+    return decisions(home, REQUEST, digest)
+
+
+def check_quorum(home: ConsortiumHome, request: Request) -> tuple[str, ...]:
+    """The certificates whose approvals let a request be answered now; none while nobody could approve it.
+
+    Raises: OnboardingError when approvals are missing or somebody refused, naming what is to be done.
+    """
+    return _approving(read_evidence(home), description_of(home, request), home.clock())
+
+
 def approve(
-    home: ConsortiumHome, request: Request, *, passphrase: bytes, out: Path, valid_days: int = LEAF_VALID_DAYS
+    home: ConsortiumHome,
+    request: Request,
+    *,
+    passphrase: bytes,
+    out: Path,
+    valid_days: int = LEAF_VALID_DAYS,
+    person: str | None = None,
 ) -> x509.Certificate:
     """Issue the certificate that `request` asks for, log it, and write the reply to `out`.
 
-    Raises: OnboardingError when the name or key is taken, `out` exists or the request's file is no longer what was
-    read, ProvisioningError on a wrong passphrase or a tampered request. Nothing was signed or logged then.
+    Args:
+        person: the person id that somebody new gets; None makes one.
+    Raises: OnboardingError when approvals are missing, the name or key is taken, `out` exists or the request's file is
+        no longer what was read, ProvisioningError on a wrong passphrase or a tampered request. Nothing was signed or
+        logged then.
     """
     said = disclosed_now(home)
     for issued in home.certificates().values():
         _refuse_taken(request, issued, said)
     name: Disclosure | None = None
-    if request.kind == "person":
-        request, name = _with_person_id(request, said)
+    if request.kind != "site":
+        request, name = _with_person_id(home, request, person)
     return issue(home, request, passphrase=passphrase, out=out, valid_days=valid_days, name=name)
 
 
@@ -161,8 +180,11 @@ def issue(
     """Sign what `request` asks for, log it, and only then write the reply to `out`.
 
     A person's request names the person id here; `name` is a new person's name, which is kept beside the log.
-    Whether the requester may have it is decided before. Raises: as `approve`.
+    Whether the name is free is decided before. Raises: as `approve`.
     """
+    holder = None if request.kind == "site" else _known_holder(home, request.name) if name is None else name.commitment
+    asked = _described(request, holder)
+    _approving(read_evidence(home), asked, home.clock())
     if out.exists():
         raise OnboardingError(f"{out} exists already; choose another --out")
     if not out.parent.is_dir():
@@ -188,7 +210,13 @@ def issue(
             certificate = _issue_person(home, request, passphrase, valid_days)
             draft.write_text(certificate_pem(certificate), encoding="ascii")
         _check_as_shown(request, certificate)
-        _record(home, issued_entry(certificate, home, name), name)
+
+        def build(evidence: Evidence) -> Sequence[Entry]:
+            at = home.clock().replace(microsecond=0)
+            approvals = _approving(evidence, asked, at)
+            return [certificate_entry(certificate, holder=holder, at=at, approvals=approvals)]
+
+        record_judged(home, build, beside=[name])
         draft.rename(out)
     finally:
         draft.unlink(missing_ok=True)
@@ -223,35 +251,79 @@ def log_manifest(home: ConsortiumHome, path: Path) -> SignedStatement:
     return signed
 
 
-def _record(home: ConsortiumHome, entry: Entry, name: Disclosure | None) -> None:
-    """Log an issued certificate, the holder's name beside it; the name goes again when the log refuses."""
-    if name is not None:
-        home.disclosures().put(name)
+def _approving(evidence: Evidence, asked: CertificateRequest, at: datetime) -> tuple[str, ...]:
     try:
-        home.record(entry)
-    except LogError:
-        with home.log() as log:
-            logged = any(each == entry for _, each in log.entries(kind=entry.kind))
-        if name is not None and not logged:
-            home.disclosures().erase(name.commitment)
-        raise
+        return approving(evidence, asked, at=at, before=evidence.size)
+    except ReleaseError as error:
+        raise OnboardingError(
+            f"{error}; nothing was issued. They decide with `zegel consortium decide REQUEST`, or in the pages"
+        ) from None
 
 
-def _with_person_id(request: Request, said: Disclosed) -> tuple[Request, Disclosure | None]:
+def _described(request: Request, holder: str | None) -> CertificateRequest:
+    return CertificateRequest(
+        name=request.name if request.kind == "site" else None,
+        holder=holder,
+        organisation=request.organisation,
+        role=request.role,
+        key=request.fingerprint,
+        relying_party=request.relying_party,
+    )
+
+
+@dataclass(frozen=True)
+class _Holder:
+    """Who will hold a person's certificate."""
+
+    commitment: str  # to the name
+    person: str | None = None  # the person id; None for somebody new
+    name: Disclosure | None = None  # somebody new's, to be kept beside the log
+
+
+def _holder_of(home: ConsortiumHome, request: Request) -> _Holder:
+    """Of a person's request. Raises OnboardingError for an id nobody has, an erased or an unprintable name."""
+    if PERSON_ID.fullmatch(request.name):
+        return _Holder(_known_holder(home, request.name), request.name)
+    for known, called in disclosed_now(home).names.items():
+        if called.casefold() == request.name.casefold():
+            return _Holder(_known_holder(home, known), known)
+    try:
+        name = Disclosure.made(
+            NAME, request.name, lambda size: hashlib.shake_256(_SALTS + request.salt_source).digest(size)
+        )
+    except AuditError as error:
+        raise OnboardingError(f"{request.path}: {error}") from None
+    return _Holder(name.commitment, name=name)
+
+
+def _known_holder(home: ConsortiumHome, person: str) -> str:
+    """The commitment to a person's name. Raises OnboardingError when it is not known here, or was erased."""
+    erased = disclosed_now(home).erased
+    with home.log() as log:
+        for _, entry in log.entries(kind=CERTIFICATE_ISSUED):
+            if entry.body["name"] == person and entry.body["holder"] is not None:
+                holder: str = entry.body["holder"]
+                if holder in erased:
+                    break
+                return holder
+    raise OnboardingError(
+        f"the name of {person} is not known here, or was erased; they ask by name, with `zegel person request`"
+    )
+
+
+def _with_person_id(home: ConsortiumHome, request: Request, person: str | None) -> tuple[Request, Disclosure | None]:
     """The request under a person id; with the name to be kept, unless the person has an id already."""
     if PERSON_ID.fullmatch(request.name):
         raise OnboardingError(
             f"{request.name} is a person id; a first certificate is asked for by name, a further one is given by "
             "`zegel consortium renew`"
         )
-    for known, called in said.names.items():
-        if called.casefold() == request.name.casefold():
-            return replace(request, name=known), None
-    try:
-        name = Disclosure.made(NAME, request.name, os.urandom)
-    except AuditError as error:
-        raise OnboardingError(f"{request.path}: {error}") from None
-    return replace(request, name=person_id(os.urandom(8))), name
+    holder = _holder_of(home, request)
+    if person is not None and holder.person is not None and person != holder.person:
+        raise OnboardingError(f"{request.name!r} is {holder.person} already, not {person}; a person has one id")
+    if holder.person is None and person in {identity_of(each).name for each in home.certificates().values()}:
+        raise OnboardingError(f"{person} is somebody else already, not {request.name!r}; a person has one id")
+    return replace(request, name=holder.person or person or person_id(os.urandom(8))), holder.name
 
 
 def _refuse_taken(request: Request, issued: x509.Certificate, said: Disclosed) -> None:
@@ -289,8 +361,12 @@ def _check_as_shown(request: Request, certificate: x509.Certificate) -> None:
     The request's file is read again for signing; whoever can write to it could have swapped it meanwhile.
     """
     holder = identity_of(certificate)
-    issued = (holder.name, holder.organisation, holder.role, key_fingerprint(certificate))
-    if issued != (request.name, request.organisation, request.role, request.fingerprint):
+    issued = (
+        *(holder.name, holder.organisation, holder.role),
+        *(key_fingerprint(certificate), relying_party_of(certificate)),
+    )
+    shown = (request.name, request.organisation, request.role, request.fingerprint, request.relying_party)
+    if issued != shown:
         raise OnboardingError(
             f"{request.path} was changed after it was looked at; nothing was issued. Look at it again"
         )
@@ -301,7 +377,7 @@ def _issue_person(home: ConsortiumHome, request: Request, passphrase: bytes, val
     now = home.clock().replace(microsecond=0)
     try:
         return issue_certificate(
-            load_request(_person_value(request.path)["request"].encode("ascii")),
+            _asked_key(request),
             name=request.name,
             organisation=request.organisation,
             role=request.role,
@@ -309,13 +385,21 @@ def _issue_person(home: ConsortiumHome, request: Request, passphrase: bytes, val
             root_key=open_root_key(home.ca, passphrase),
             not_before=now,
             not_after=min(now + timedelta(days=valid_days), root.not_valid_after_utc),
+            relying_party=request.relying_party,
         )
     except AuditError as error:
         raise OnboardingError(f"{request.path}: {error}") from None
 
 
-def _person_value(path: Path) -> dict[str, Any]:
-    value = parse_json_object(path.read_bytes(), str(path))
+def _asked_key(request: Request) -> x509.CertificateSigningRequest | PasskeyKey:
+    """What is to be certified, read from the file again; whether it is what was shown is checked afterwards."""
+    if request.kind == "passkey":
+        return read_passkey_request(request.path.read_bytes(), str(request.path)).key
+    return load_request(_person_value(request.path.read_bytes(), request.path)["request"].encode("ascii"))
+
+
+def _person_value(data: bytes, path: Path) -> dict[str, Any]:
+    value = parse_json_object(data, str(path))
     fields = ("name", "organisation", "role", "request")
     if value.get("schema") != PERSON_SCHEMA or set(value) != {"schema", *fields}:
         raise OnboardingError(f"{path} is not a person's certificate request")

@@ -1,23 +1,37 @@
-"""A person who signs: key and certificate in one folder, made by `zegel person request` and the consortium's reply.
+"""People who sign, with a key in a folder of theirs or with a passkey in their browser.
+
+A key in a folder is made by `zegel person request`; the consortium's reply is the certificate beside it. A passkey has
+a certificate in the log and no file at all (`admin_api.passkeys`, `admin_api.signing`).
 
 Certificates, statements and the log know people by person id; names stand beside the log (`audit.disclosure`).
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 
 from admin_api.errors import ApprovalError
-from audit.certificates import PEOPLE, Identity, PrivateKey, load_certificate, verify_certificate
+from audit.certificates import (
+    PEOPLE,
+    Identity,
+    PrivateKey,
+    load_certificate,
+    relying_party_of,
+    verify_certificate,
+)
 from audit.disclosure import COMMITTING, Disclosed
 from audit.entry import CERTIFICATE_ISSUED
 from audit.errors import AuditError
 from audit.revocation import Revocations
 from audit.signing_keys import load_private_key
+from audit.statement import SignedStatement, sign_statement
 from jobs.home import ConsortiumHome
 
 KEY_FILE = "person.key"
@@ -38,8 +52,25 @@ class Person:
 
     def require(self, *roles: str) -> None:
         """Raises ApprovalError unless the person has one of these roles."""
-        if self.identity.role not in roles:
-            raise ApprovalError(f"{self.identity} may not do this; it needs the role {' or '.join(roles)}")
+        check_role(self.identity, roles)
+
+    def now(self, clock: Callable[[], datetime]) -> datetime:
+        """The time that what they sign states."""
+        return clock()
+
+    def random_bytes(self, size: int) -> bytes:
+        """Bytes that nobody can foresee."""
+        return os.urandom(size)
+
+    def sign(self, statement: Mapping[str, Any]) -> SignedStatement:
+        """The person's signature over a statement. Raises StatementError for one that cannot be signed."""
+        return sign_statement(statement, self.key, self.certificate)
+
+
+def check_role(identity: Identity, roles: tuple[str, ...]) -> None:
+    """Raises ApprovalError unless the person has one of these roles."""
+    if identity.role not in roles:
+        raise ApprovalError(f"{identity} may not do this; it needs the role {' or '.join(roles)}")
 
 
 def open_person(
@@ -63,6 +94,8 @@ def open_person(
         ) from None
     except (AuditError, OSError) as error:
         raise ApprovalError(f"{folder}: {error}") from None
+    if relying_party_of(certificate) is not None:
+        raise ApprovalError(f"{folder}: {CERTIFICATE_FILE} is a passkey's, which signs in a browser")
     if key.public_key() != certificate.public_key():
         raise ApprovalError(f"{folder}: {KEY_FILE} and {CERTIFICATE_FILE} do not belong together")
     return Person(identity, key, certificate)

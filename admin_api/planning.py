@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from admin_api.errors import AdminError, ApprovalError
-from admin_api.people import Person, disclosed_now
+from admin_api.people import disclosed_now
 from admin_api.recording import in_own_name, read_evidence, reason_of, record_judged, signed_by
+from admin_api.signing import Signer
 from audit.canonical import parse_json_object
+from audit.certificate_request import DECIDERS, REQUEST
 from audit.disclosure import commitment_of
 from audit.entry import APPROVAL_GIVEN, GATES_SET, PLAN_PROPOSED, RELEASE_PROPOSED, SITE_MANIFEST, Entry
 from audit.errors import AuditError, ReleaseError, TraceError
@@ -31,6 +33,7 @@ MEANING = {
     "plan": "I have read this plan and its epsilon; it may be carried out.",
     "release": "I have read this release's evidence; it may be used for coding.",
     "withdrawal": "I have read why; this release must not be used for coding any more.",
+    "request": "I have checked who asks and with which key; this certificate may be issued.",
 }
 PROPOSED = {
     "plan": "I propose that this plan be carried out.",
@@ -102,7 +105,9 @@ def privacy_lines(plan: Plan, outlook: Forecast) -> list[str]:
 
 
 def decisions(home: ConsortiumHome, kind: str, digest: str) -> list[dict[str, Any]]:
-    """Who decided what about a plan or a release's statement, oldest first, with names and reasons not yet erased."""
+    """Who decided what about a plan, a release's statement or a request, oldest first, with names and reasons not yet
+    erased.
+    """
     with home.log() as log:
         signed = [entry.signed("approval").statement for _, entry in log.entries(kind=APPROVAL_GIVEN)]
     said = disclosed_now(home)
@@ -149,7 +154,7 @@ def two_digits(number: int) -> int:
     return int(round(number / step) * step)
 
 
-def propose(home: ConsortiumHome, plan: Plan, proposer: Person) -> str:
+def propose(home: ConsortiumHome, plan: Plan, proposer: Signer) -> str:
     """Log a plan as proposed; returns its hash.
 
     Raises: ApprovalError when the proposer is not a consortium admin, AdminError when this plan was proposed before:
@@ -157,6 +162,7 @@ def propose(home: ConsortiumHome, plan: Plan, proposer: Person) -> str:
     """
     proposer.require(*PLAN_PROPOSERS)
     plan_hash = plan.hash
+    _refuse_proposed(read_evidence(home), plan_hash)
     signed = signed_by(
         home,
         proposer,
@@ -165,8 +171,7 @@ def propose(home: ConsortiumHome, plan: Plan, proposer: Person) -> str:
     )
 
     def build(evidence: Evidence) -> list[Entry]:
-        if evidence.of_kind(PLAN_PROPOSED, plan_hash=plan_hash):
-            raise AdminError(f"plan {plan_hash} was proposed already; `zegel plan list` shows its decisions")
+        _refuse_proposed(evidence, plan_hash)
         home.artifacts().put(plan.to_bytes())
         body = {"plan_hash": plan_hash, "plan": plan_hash, "proposal": signed.to_json()}
         return [Entry(PLAN_PROPOSED, home.clock(), body)]
@@ -175,10 +180,15 @@ def propose(home: ConsortiumHome, plan: Plan, proposer: Person) -> str:
     return plan_hash
 
 
+def _refuse_proposed(evidence: Evidence, plan_hash: str) -> None:
+    if evidence.of_kind(PLAN_PROPOSED, plan_hash=plan_hash):
+        raise AdminError(f"plan {plan_hash} was proposed already; `zegel plan list` shows its decisions")
+
+
 def decide(
-    home: ConsortiumHome, kind: str, digest: str, person: Person, *, approve: bool, reason: str
+    home: ConsortiumHome, kind: str, digest: str, person: Signer, *, approve: bool, reason: str
 ) -> dict[str, Any]:
-    """Sign a person's decision about a plan, release or withdrawal and log it; returns the signed statement as JSON.
+    """Sign a person's decision about a plan, release, withdrawal or request; returns the signed statement as JSON.
 
     Raises: ApprovalError when there is nothing with this digest to decide about, the person's role does not decide
     about such things, or a refusal gives no reason; PlanError for an unknown plan.
@@ -187,7 +197,7 @@ def decide(
         raise ApprovalError(f"to refuse a {kind}, give a --reason; the proposer needs it")
     person.require(*_deciding(home, kind, digest))
     try:
-        why = reason_of(reason)
+        why = reason_of(reason, person)
     except AuditError as error:
         raise ApprovalError(str(error)) from None
     signed = signed_by(
@@ -212,6 +222,8 @@ def decide(
 
 def _deciding(home: ConsortiumHome, kind: str, digest: str) -> Sequence[str]:
     """The roles that decide about a plan or release, by the policy set for its task, or the least there may be."""
+    if kind == REQUEST:
+        return sorted(DECIDERS)
     if kind == "withdrawal":
         return sorted(WITHDRAWERS)
     if kind == "plan":

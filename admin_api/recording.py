@@ -10,18 +10,17 @@ log refuses. A machine that stops in between leaves a value that no entry knows;
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from admin_api.people import Person
+from admin_api.signing import Signer
 from audit.canonical import format_time
 from audit.certification import admit
 from audit.disclosure import REASON, Disclosure
 from audit.entry import Entry
 from audit.errors import LogConflictError, LogError
 from audit.evidence import Evidence
-from audit.statement import SignedStatement, sign_statement
+from audit.statement import SignedStatement
 from jobs.home import ConsortiumHome
 
 ATTEMPTS = 10  # a run appends a few entries a minute; a reader is not overtaken ten times
@@ -80,23 +79,23 @@ def _append(
         raise
 
 
-def reason_of(text: str) -> Disclosure | None:
-    """What somebody wrote, to be committed to; None when it is empty. Raises DisclosureError for unprintable text."""
-    return Disclosure.made(REASON, text.strip(), os.urandom) if text.strip() else None
+def reason_of(text: str, signer: Signer) -> Disclosure | None:
+    """What a signer wrote, to be committed to; None when it is empty. Raises DisclosureError for unprintable text."""
+    return Disclosure.made(REASON, text.strip(), signer.random_bytes) if text.strip() else None
 
 
-def signed_by(home: ConsortiumHome, person: Person, statement_type: str, fields: Mapping[str, Any]) -> SignedStatement:
-    """A statement of this consortium, dated now, signed by a person."""
+def signed_by(home: ConsortiumHome, signer: Signer, statement_type: str, fields: Mapping[str, Any]) -> SignedStatement:
+    """A statement of this consortium, dated now, signed. An act asks for one, and writes nothing before it has it."""
     statement = {
         "type": statement_type,
         "consortium": home.config().name,
-        "time": format_time(home.clock()),
+        "time": format_time(signer.now(home.clock)),
         **fields,
     }
-    return sign_statement(statement, person.key, person.certificate)
+    return signer.sign(statement)
 
 
-def in_own_name(person: Person) -> dict[str, str]:
+def in_own_name(signer: Signer) -> dict[str, str]:
     """The fields by which a person names themself in a statement; the name is the person id."""
-    identity = person.identity
+    identity = signer.identity
     return {"name": identity.name, "organisation": identity.organisation, "role": identity.role}

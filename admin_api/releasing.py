@@ -12,9 +12,9 @@ from dataclasses import replace
 from admin_api.dossier_documents.candidate import candidate_documents
 from admin_api.dossier_documents.certification import documents_for_certification
 from admin_api.errors import ReleaseRefused
-from admin_api.people import Person
 from admin_api.planning import PROPOSED, decide
 from admin_api.recording import in_own_name, read_evidence, reason_of, record_judged, signed_by
+from admin_api.signing import Signer
 from audit.canonical import digest_of
 from audit.certification import certifying_entries, withdrawing_entry
 from audit.checkpoint import open_checkpoint
@@ -47,7 +47,7 @@ from jobs.home import ConsortiumHome
 
 
 def propose_release(
-    home: ConsortiumHome, *, run_id: str, release: str, proposer: Person, notes: bytes | None = None
+    home: ConsortiumHome, *, run_id: str, release: str, proposer: Signer, notes: bytes | None = None
 ) -> ReleaseStatement:
     """Gather a finished run's evidence into a release statement with its documents, and log it as a candidate.
 
@@ -92,7 +92,7 @@ def propose_release(
     return statement
 
 
-def _draft(home: ConsortiumHome, evidence: Evidence, run_id: str, release: str, proposer: Person) -> ReleaseStatement:
+def _draft(home: ConsortiumHome, evidence: Evidence, run_id: str, release: str, proposer: Signer) -> ReleaseStatement:
     """The statement about a run's version, with every gate measured on the log as it is."""
     finished = evidence.of_kind(RUN_FINISHED, run_id=run_id)
     if not finished:
@@ -105,7 +105,7 @@ def _draft(home: ConsortiumHome, evidence: Evidence, run_id: str, release: str, 
     run = trace_version(evidence, version, plans, in_force.gates.policy)[-1]
     metrics = trace_metrics(evidence, run, before=evidence.size)
     certified = certified_of(standings(evidence), task)
-    now = home.clock().replace(microsecond=0)
+    now = proposer.now(home.clock).replace(microsecond=0)
     figures = figures_of(
         evidence,
         run,
@@ -234,7 +234,7 @@ def _advice(error: DossierError) -> str:
     return ""
 
 
-def propose_withdrawal(home: ConsortiumHome, release: str, *, reason: str, person: Person) -> str:
+def propose_withdrawal(home: ConsortiumHome, release: str, *, reason: str, person: Signer) -> str:
     """Log that a release should be withdrawn; returns the digest that a second person approves.
 
     Raises: ReleaseRefused when there is no such release in use, or one is being withdrawn already.
@@ -244,7 +244,7 @@ def propose_withdrawal(home: ConsortiumHome, release: str, *, reason: str, perso
         raise ReleaseRefused(f"to withdraw release {release!r}, give a --reason; everybody who uses it will read it")
     statement = load_statement(home, release)
     try:
-        why = reason_of(reason)
+        why = reason_of(reason, person)
         fields = {"release": release, "digest": statement.digest, "reason": commitment_of(why)}
         signed = signed_by(home, person, WITHDRAWAL, fields)
         entry = Entry(WITHDRAWAL_PROPOSED, home.clock(), {"release": release, "withdrawal": signed.to_json()})
@@ -254,7 +254,7 @@ def propose_withdrawal(home: ConsortiumHome, release: str, *, reason: str, perso
     return signed.digest
 
 
-def approve_withdrawal(home: ConsortiumHome, release: str, *, reason: str, person: Person) -> None:
+def approve_withdrawal(home: ConsortiumHome, release: str, *, reason: str, person: Signer) -> None:
     """A second person agrees; the release is withdrawn at once.
 
     Raises: ReleaseRefused when nobody proposed it, or the two people do not suffice: then the approval stays in the
@@ -270,7 +270,7 @@ def approve_withdrawal(home: ConsortiumHome, release: str, *, reason: str, perso
         raise ReleaseRefused(f"release {release!r} is not withdrawn yet: {error}") from None
 
 
-def supersede(home: ConsortiumHome, release: str, *, by: str, reason: str, person: Person) -> None:
+def supersede(home: ConsortiumHome, release: str, *, by: str, reason: str, person: Signer) -> None:
     """A release manager's word that a release of another task replaces a certified one.
 
     Within a task certification does this itself. Raises: ReleaseRefused unless both are certified.
@@ -278,7 +278,7 @@ def supersede(home: ConsortiumHome, release: str, *, by: str, reason: str, perso
     if not reason.strip():
         raise ReleaseRefused("give a --reason; everybody who uses the release will read it")
     try:
-        why = reason_of(reason)
+        why = reason_of(reason, person)
         fields = {"release": release, "by": by, "reason": commitment_of(why)}
         signed = signed_by(home, person, SUPERSESSION, fields)
         body = {"release": release, "by": by, "supersession": signed.to_json()}

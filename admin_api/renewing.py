@@ -3,9 +3,10 @@
 A renewed certificate is a new one for the same holder; the old one counts until it ends, so nobody else has to do
 anything. Each is in the log before it is handed out or put in place.
 
-A hospital and a person bring a new key. The consortium's server, its account and its log keep theirs: hospitals'
-open sessions rest on the server's key, and everything ever logged on the log's. A stolen key of these three is not a
-case for renewal; the consortium is founded anew.
+A hospital and a person bring a new key; a passkey, which never leaves its device, is certified again as it is. The
+consortium's server, its account and its log keep theirs: hospitals' open sessions rest on the server's key, and
+everything ever logged on the log's. A stolen key of these three is not a case for renewal; the consortium is founded
+anew.
 """
 
 from __future__ import annotations
@@ -66,9 +67,11 @@ def renew(
                 f"{said.in_words(str(holder))} is {change.status} since entry {change.index} of the log; who "
                 "is suspended is reinstated first, who is revoked does not come back under this name"
             )
+    name = identity_of(next(iter(held.values()))).name  # a person's certificate holds the id
     for certificate in standing.certificates.values():
-        refuse_known_key(request, certificate)
-    named = replace(request, name=identity_of(next(iter(held.values()))).name)  # a person's certificate holds the id
+        if request.kind != "passkey" or identity_of(certificate).name != name:
+            refuse_known_key(request, certificate)
+    named = replace(request, name=name)
     return issue(home, named, passphrase=passphrase, out=out, valid_days=valid_days)
 
 

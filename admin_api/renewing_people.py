@@ -17,8 +17,8 @@ from pathlib import Path
 from cryptography import x509
 
 from admin_api.errors import ApprovalError, OnboardingError
-from admin_api.onboarding import write_person_request
 from admin_api.people import CERTIFICATE_FILE, KEY_FILE
+from admin_api.person_requests import write_person_request
 from audit.certificates import PEOPLE, identity_of, load_certificate, verify_certificate
 from audit.durable_file import write_durably
 from audit.errors import AuditError

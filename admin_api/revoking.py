@@ -9,15 +9,16 @@ from __future__ import annotations
 from cryptography import x509
 
 from admin_api.errors import OnboardingError
-from admin_api.people import Person, disclosed_now, is_called
+from admin_api.people import disclosed_now, is_called
 from admin_api.recording import read_evidence, reason_of, record_judged, signed_by
+from admin_api.signing import Signer
 from audit.certificates import CONSORTIUM_ADMIN, LOG, SERVER, identity_of
 from audit.disclosure import Disclosed, commitment_of
 from audit.entry import CERTIFICATE_STATUS_CHANGED, Entry
 from audit.errors import AuditError
 from audit.evidence import Evidence
 from audit.revocation import REINSTATED, REVOKED, SUSPENDED, Revocations
-from audit.statement import CERTIFICATE_STATUS
+from audit.statement import CERTIFICATE_STATUS, one_or_list
 from jobs.home import ConsortiumHome
 from jobs.standing import read_standing
 
@@ -25,7 +26,7 @@ ACCOUNT = "lead"  # NVFlare's role of the consortium's own account
 
 
 def change_status(
-    home: ConsortiumHome, name: str, *, status: str, reason: str, admin: Person, only: str | None = None
+    home: ConsortiumHome, name: str, *, status: str, reason: str, admin: Signer, only: str | None = None
 ) -> tuple[str, ...]:
     """Suspend, reinstate or revoke all certificates of a person or hospital that this can be said of.
 
@@ -38,29 +39,18 @@ def change_status(
     if not reason.strip() or not reason.isprintable():
         raise OnboardingError("give a --reason in printable text; the log commits to it")
     try:
-        why = reason_of(reason)
+        why = reason_of(reason, admin)
         evidence = read_evidence(home)
         chosen = _certificates(evidence, disclosed_now(home), name, status, only)
+        fields = {
+            "subject": one_or_list(chosen),
+            "status": status,
+            "reason": commitment_of(why),
+            "name": identity_of(evidence.certificates[chosen[0]]).name,
+        }
+        signed = signed_by(home, admin, CERTIFICATE_STATUS, fields).to_json()
         entries = [
-            Entry(
-                CERTIFICATE_STATUS_CHANGED,
-                home.clock(),
-                {
-                    "digest": digest,
-                    "status": status,
-                    "revocation": signed_by(
-                        home,
-                        admin,
-                        CERTIFICATE_STATUS,
-                        {
-                            "subject": digest,
-                            "status": status,
-                            "reason": commitment_of(why),
-                            "name": identity_of(evidence.certificates[digest]).name,
-                        },
-                    ).to_json(),
-                },
-            )
+            Entry(CERTIFICATE_STATUS_CHANGED, home.clock(), {"digest": digest, "status": status, "revocation": signed})
             for digest in sorted(chosen, key=lambda each: each == admin.certificate_digest)  # the signing one last
         ]
         record_judged(home, lambda _: entries, beside=[why])

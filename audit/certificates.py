@@ -7,6 +7,8 @@ Invariants:
 - People and the log hold certificates for signing documents only (KeyUsage digitalSignature and
   contentCommitment, EKU documentSigning), so that TLS refuses them; hospitals and the server hold NVFlare's.
 - A renewed certificate is a new certificate: identity is compared by name and organisation, never by digest.
+- A person's key is a private key in a file, or a passkey: then the certificate's one alternative name says for which
+  relying party it signs (`audit.relying_party`), and only assertions of that kind count (`audit.passkey`).
 
 Source: RFC 5280 (profile), RFC 9336 (documentSigning).
 """
@@ -28,6 +30,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from audit.canonical import DIGEST_PREFIX, shown
 from audit.errors import CertificateError
+from audit.relying_party import SCHEME, relying_party_in, relying_party_uri
 
 CLIENT = "client"
 SERVER = "server"
@@ -183,7 +186,45 @@ def _vouched(certificate: x509.Certificate, root: x509.Certificate) -> Identity:
             "cannot forget a real one"
         )
     _check_purpose(certificate, identity, what)
+    relying_party_of(certificate)
     return identity
+
+
+@lru_cache(maxsize=1024)
+def relying_party_of(certificate: x509.Certificate) -> str | None:
+    """For which relying party the key signs, when it is a passkey; None for a private key in a file.
+
+    Raises CertificateError when the alternative names are not what they must be: none, or the one URI, of a person;
+    whatever NVFlare writes, but nothing of ours, of others.
+    """
+    identity = _identity(certificate)
+    what = f"certificate of {identity.name}"
+    names = _alternative_names(certificate, what)
+    ours = [name.value for name in names if isinstance(name, x509.UniformResourceIdentifier)]
+    if identity.role not in PEOPLE:
+        if any(value.casefold().startswith(SCHEME) for value in ours):
+            raise CertificateError(f"{what}: role {identity.role} has no passkey, but an alternative name says so")
+        return None
+    if not names:
+        return None
+    if len(names) != 1 or len(ours) != 1:
+        raise CertificateError(f"{what}: expected no alternative name, or the one of a passkey, got {len(names)} names")
+    try:
+        relying_party = relying_party_in(ours[0])
+    except CertificateError as error:
+        raise CertificateError(f"{what}: {error}") from error
+    if isinstance(public_key_of(certificate), rsa.RSAPublicKey):
+        raise CertificateError(f"{what}: expected a passkey of P-256 or Ed25519, got RSA")
+    return relying_party
+
+
+def _alternative_names(certificate: x509.Certificate, what: str) -> list[x509.GeneralName]:
+    try:
+        return list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    except x509.ExtensionNotFound:
+        return []
+    except (ValueError, x509.DuplicateExtension) as error:
+        raise CertificateError(f"{what}: extensions cannot be read: {error}") from error
 
 
 def identity_of(certificate: x509.Certificate) -> Identity:
@@ -288,13 +329,15 @@ def issue_certificate(
     root_key: RootKey,
     not_before: datetime,
     not_after: datetime,
+    relying_party: str | None = None,
 ) -> x509.Certificate:
     """A certificate for a person or the log, signed by the root.
 
     Name, organisation and role are the issuer's decision; of a request only the key is taken, after its
     proof of possession has been checked. For a person `name` is the person id (`person_id`), for the log its
-    origin (see `audit.checkpoint.log_origin`). Raises CertificateError for the roles NVFlare issues (client, server),
-    an unsuitable key, or a validity that is empty or outlasts the root's.
+    origin (see `audit.checkpoint.log_origin`). `relying_party` is given for a person's passkey.
+    Raises CertificateError for the roles NVFlare issues (client, server), an unsuitable key, or a validity that is
+    empty or outlasts the root's.
     """
     if role not in PEOPLE | {LOG}:
         raise CertificateError(
@@ -326,7 +369,7 @@ def issue_certificate(
     except ValueError as error:
         raise CertificateError(f"name {shown(name)} or organisation {shown(organisation)}: {error}") from error
     root_public_key = cast(rsa.RSAPublicKey | ec.EllipticCurvePublicKey, root_cert.public_key())
-    certificate = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(root_cert.subject)
@@ -339,8 +382,11 @@ def issue_certificate(
         .add_extension(x509.ExtendedKeyUsage([DOCUMENT_SIGNING]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(root_public_key), critical=False)
-        .sign(root_key, hashes.SHA256())
     )
+    if relying_party is not None:
+        uri = x509.UniformResourceIdentifier(relying_party_uri(relying_party))
+        builder = builder.add_extension(x509.SubjectAlternativeName([uri]), critical=False)
+    certificate = builder.sign(root_key, hashes.SHA256())
     # What we hand out must pass our own check.
     verify_certificate(certificate, root_cert, at=certificate.not_valid_before_utc, roles=frozenset({role}))
     return certificate

@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
+from audit.certificate_request import check_issued
 from audit.enrolment import enrolments
 from audit.entry import (
     APPROVAL_GIVEN,
+    CERTIFICATE_ISSUED,
     CERTIFICATE_STATUS_CHANGED,
     GATES_SET,
     PLAN_PROPOSED,
@@ -66,6 +68,8 @@ def _check_approval(evidence: Evidence, logged: Logged) -> None:
     subject = logged.entry.signed("approval").statement["subject"]
     kind, digest = subject["kind"], subject["digest"]
     evidence.approvals(kind, digest, after=logged.index - 1, before=logged.index + 1)  # verifies the signature
+    if kind == "request":  # arrives outside the log; a digest that nobody asked for approves nothing
+        return
     if kind == "plan":
         proposed = bool(evidence.of_kind(PLAN_PROPOSED, plan_hash=digest))
     elif kind == "release":
@@ -98,6 +102,10 @@ def _check_status(evidence: Evidence, logged: Logged) -> None:
         raise TraceError(f"{logged}: certificate {logged.body['digest']} was never announced in the log")
 
 
+def _check_certificate(evidence: Evidence, logged: Logged) -> None:
+    check_issued(evidence, [logged])
+
+
 def _check_enrolment(evidence: Evidence, logged: Logged) -> None:
     enrolments(evidence)
 
@@ -107,6 +115,7 @@ _CHECKS: Mapping[str, Callable[[Evidence, Logged], None]] = {
     APPROVAL_GIVEN: _check_approval,
     GATES_SET: _check_gates,
     PRIVACY_AUDIT_REPORTED: _check_audit,
+    CERTIFICATE_ISSUED: _check_certificate,
     CERTIFICATE_STATUS_CHANGED: _check_status,
     WITNESS_ENROLLED: _check_enrolment,
     VALUE_ERASED: check_erasure,

@@ -82,41 +82,30 @@ def copy(
     ended well, write the new URL into `log_url` yourself. A copy that was stopped goes on where it was.
     """
     from audit.commands import opened
+    from audit.copying import copy_log
     from audit.database import log_url
-    from audit.entry import Entry
-    from audit.errors import LogError
     from audit.store import open_log
 
     with opened(home) as (source, key):
         log_url(home, to)  # no password in what will stand in consortium.json
         # The checkpoint is the folder's: the copy continues it, so it needs none of its own.
         with open_log(to, origin=key.name, checkpoint_path=home / "log.checkpoint.of-copy") as target:
-            size, copied = source.size, target.size
-            if copied > size or target.root() != source.root(copied):
-                raise LogError(f"{to} holds another log ({copied} entries); give an empty database")
-            began_at = copied
-            while copied < size:
-                stop = min(copied + _BATCH, size)
-                target.append(
-                    [Entry.from_bytes(data) for data in source.read_entries(copied, stop)], expected_size=copied
-                )
-                copied = stop
+
+            def show(done: int, of: int) -> None:
                 if sys.stderr.isatty() and not as_json:
-                    typer.echo(f"\r{copied} of {size} entries", err=True, nl=copied == size)
-            if target.root() != source.root(size):
-                raise LogError(f"{to}: the copy's root differs from the log's; do not use it")
+                    typer.echo(f"\r{done} of {of} entries", err=True, nl=done == of)
+
+            copied = copy_log(source, target, progress=show)
+            size = target.size
             root = target.root().hex()
         with open_log(to, origin=key.name, checkpoint_path=home / "log.checkpoint") as target:
             target.remember_signed()
-    result: dict[str, Any] = {"size": size, "copied": size - began_at, "root": root, "log_url": to}
+    result: dict[str, Any] = {"size": size, "copied": copied, "root": root, "log_url": to}
     if as_json:
         typer.echo(json.dumps(result, sort_keys=True))
         return
-    typer.echo(f"{size} entries, {size - began_at} of them copied now; the root is {root} in both")
+    typer.echo(f"{size} entries, {copied} of them copied now; the root is {root} in both")
     typer.echo(f'put this into consortium.json: "log_url": "{to}"; then `zegel audit check`')
-
-
-_BATCH = 1000  # entries copied in one transaction
 
 
 def register(audit_app: typer.Typer) -> None:

@@ -135,7 +135,7 @@ def people_in(entry: Entry) -> set[str]:
     if within is None or entry.body[within] is None:
         return set()
     signed = entry.body[within]
-    about = {signed["statement"]["subject"]} if entry.kind == CERTIFICATE_STATUS_CHANGED else set()
+    about = {entry.body["digest"]} if entry.kind == CERTIFICATE_STATUS_CHANGED else set()
     return about | {signed["certificate"]}
 
 

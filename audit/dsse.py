@@ -21,7 +21,7 @@ from cryptography import x509
 
 from audit import schema
 from audit.canonical import canonical_json, check_digest, decode_base64, encode_base64, parse_json_object
-from audit.certificates import PrivateKey, certificate_digest, public_key_of
+from audit.certificates import PrivateKey, certificate_digest, public_key_of, relying_party_of
 from audit.errors import CanonicalError, DocumentError, EntryError, StatementError
 from audit.signatures import sign_bytes, verify_bytes
 
@@ -85,6 +85,8 @@ class Envelope:
                 raise DocumentError(
                     f"DSSE envelope: signed with certificate {each.certificate}, which is not known here"
                 )
+            if relying_party_of(certificate) is not None:
+                raise DocumentError(f"DSSE envelope: {each.certificate} is a passkey's, which signs no envelopes")
             try:
                 verify_bytes(public_key_of(certificate), each.signature, pae(self.payload_type, self.payload))
             except StatementError as error:
@@ -100,9 +102,11 @@ def pae(payload_type: str, payload: bytes) -> bytes:
 
 
 def sign_envelope(payload_type: str, payload: bytes, key: PrivateKey, certificate: x509.Certificate) -> Signature:
-    """One person's signature over a payload; raises DocumentError when the key is not the certificate's."""
+    """One person's signature over a payload; raises DocumentError unless `key` is the certificate's and no passkey."""
     if key.public_key() != public_key_of(certificate):
         raise DocumentError("DSSE envelope: the private key does not belong to the certificate given")
+    if relying_party_of(certificate) is not None:
+        raise DocumentError("DSSE envelope: the certificate given is a passkey's, which signs no envelopes")
     return Signature(certificate_digest(certificate), sign_bytes(key, pae(payload_type, payload)))
 
 

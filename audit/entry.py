@@ -4,7 +4,7 @@ Invariants:
 - An `Entry` that exists follows the schema of its kind; an unknown kind is an error.
 - `Entry.from_bytes(e.to_bytes())` equals `e`, and no other bytes give `e`.
 - An entry is at most 65,535 bytes, so that it fits the C2SP entry bundle: big things are logged by digest.
-- Bodies hold exactly the fields of the table: nothing unchecked, and no stray personal data, enters the log. People
+- Bodies hold exactly the fields of the tables: nothing unchecked, and no stray personal data, enters the log. People
   stand in it by person id; their names and the reasons they write only as salted commitments (`audit.disclosure`).
 
 All fields are public. Source: C2SP tlog-tiles (entry size), RFC 8785 (bytes).
@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from audit.access import ENDED, GRANTED, REASONS, TRIED
 from audit.canonical import canonical_json, format_time, parse_json_object, parse_time, plain, shown
 from audit.errors import CanonicalError, EntryError
 from audit.revocation import STATUSES
 from audit.schema import (
     Fields,
+    account,
     digest,
     distinct,
     fields_of,
@@ -79,6 +81,9 @@ RELEASE_WITHDRAWN = "release.withdrawn"
 PRIVACY_AUDIT_REPORTED = "privacy.audited"
 WITNESS_ENROLLED = "witness.enrolled"
 VALUE_ERASED = "value.erased"
+ACCESS_GRANTED = "access.granted"
+ACCESS_REFUSED = "access.refused"
+ACCESS_ENDED = "access.ended"
 
 KINDS: Mapping[str, Fields] = {
     CONSORTIUM_FOUNDED: {
@@ -171,8 +176,23 @@ KINDS: Mapping[str, Fields] = {
     },
     WITNESS_ENROLLED: {"witness": name, "enrolment": signed(WITNESS_ENROLMENT)},
     VALUE_ERASED: {"commitment": digest, "erasure": signed(ERASURE)},
+    # Sign-in to the pages (audit.access). By whom: null when it was done in the consortium's folder.
+    ACCESS_GRANTED: {"account": account, "method": one_of(*GRANTED), "by": nullable(account), "at": instant},
+    ACCESS_REFUSED: {
+        "account": nullable(account),  # null: nobody we know
+        "method": one_of(*TRIED),
+        "reason": one_of(*REASONS),
+        "count": integer(1),
+        "since": instant,  # the minute in which they were gathered
+    },
+    ACCESS_ENDED: {"account": account, "method": one_of(*ENDED), "by": nullable(account), "at": instant},
 }
-_BODIES = {kind: fields_of(table, further=False) for kind, table in KINDS.items()}
+# Fields that came later: entries of earlier logs lack them.
+OPTIONAL: Mapping[str, Fields] = {
+    # Digests of the certificates that approved the request; none while nobody could (audit.certificate_request).
+    CERTIFICATE_ISSUED: {"approvals": distinct(digest)},
+}
+_BODIES = {kind: fields_of(table, further=False, optional=OPTIONAL.get(kind)) for kind, table in KINDS.items()}
 _FIELDS = frozenset({"schema", "kind", "time", "body"})
 
 

@@ -18,7 +18,7 @@ from audit.disclosure import commitments_in
 from audit.entry import VALUE_ERASED
 from audit.errors import TraceError
 from audit.evidence import Evidence, Logged
-from audit.statement import ERASURE
+from audit.statement import ERASURE, listed
 
 ERASERS = frozenset({CONSORTIUM_ADMIN})
 
@@ -30,7 +30,8 @@ def erasures(evidence: Evidence) -> dict[str, Logged]:
         signed = logged.entry.signed("erasure")
         evidence.verify(logged, signed, ERASURE, ERASERS)
         commitment = logged.body["commitment"]
-        logged.expect("commitment", signed.statement["commitment"], commitment)
+        if commitment not in listed(signed.statement["commitment"]):
+            logged.expect("commitment", signed.statement["commitment"], commitment)
         if commitment in found:
             raise TraceError(f"{logged}: {commitment} was erased already, in {found[commitment]}")
         found[commitment] = logged

@@ -34,6 +34,7 @@ from audit.certificates import (
     identity_of,
     load_certificate,
     public_key_of,
+    relying_party_of,
     root_fingerprint,
     verify_certificate,
 )
@@ -43,7 +44,7 @@ from audit.errors import AuditError, TraceError
 from audit.note import VerifierKey
 from audit.release import Approval
 from audit.revocation import Revocations, StatusChange
-from audit.statement import APPROVAL, CERTIFICATE_STATUS, PROPOSAL, SignedStatement, verify_statement
+from audit.statement import APPROVAL, CERTIFICATE_STATUS, PROPOSAL, SignedStatement, listed, verify_statement
 
 MAX_CLOCK_SKEW = timedelta(minutes=5)  # between a signer's clock and the log's
 
@@ -191,6 +192,7 @@ class Evidence:
                     reason=statement["reason"],
                     time=signed.time,
                     index=logged.index,
+                    relying_party=relying_party_of(self.certificates[signed.certificate]),
                 )
             )
         return found
@@ -256,8 +258,9 @@ class Evidence:
         for logged in self.of_kind(CERTIFICATE_STATUS_CHANGED):
             signed = logged.entry.signed("revocation")
             self.verify(logged, signed, CERTIFICATE_STATUS, frozenset({CONSORTIUM_ADMIN}))
-            for field, stated in (("digest", "subject"), ("status", "status")):
-                logged.expect(field, signed.statement[stated], logged.body[field])
+            if logged.body["digest"] not in listed(signed.statement["subject"]):
+                logged.expect("digest", signed.statement["subject"], logged.body["digest"])
+            logged.expect("status", signed.statement["status"], logged.body["status"])
             with _blamed(logged):
                 change = StatusChange(logged.index, logged.body["digest"], logged.body["status"])
                 self.revocations = self.revocations.then(change)

@@ -82,12 +82,14 @@ def check_export(
     """Check an exported log offline, from the root certificate or the log's key alone.
 
     Derives every file from the entries and names the first that is missing, changed or strange. With --root it also
-    checks the founding, every certificate announced and every witness enrolled in the log, and says who cosigned.
+    checks the founding, every certificate announced, the approvals it rests on and every witness enrolled in the log,
+    and says who cosigned.
     """
     from audit.canonical import format_time
+    from audit.certificate_request import check_issued
     from audit.certificates import load_certificate
     from audit.enrolment import enrolments, witness_policy
-    from audit.entry import Entry
+    from audit.entry import CERTIFICATE_ISSUED, Entry
     from audit.evidence import Evidence
     from audit.export import CHECKPOINT, exported_entries, exported_founding, verify_export
     from audit.note import VerifierKey
@@ -116,7 +118,16 @@ def check_export(
         lines += [f"root {checkpoint.root.hex()}", f"verifier key {key}"]
         if certificate is not None:
             entries = (Entry.from_bytes(data) for data in exported_entries(folder, checkpoint.size))
-            enrolled = enrolments(Evidence(enumerate(entries), certificate))
+            evidence = Evidence(enumerate(entries), certificate)
+            approved, alone = check_issued(evidence, evidence.of_kind(CERTIFICATE_ISSUED))
+            result["certificates"] = {"approved": approved, "issued_alone": alone}
+            lines.append(f"certificates approved by two organisations: {len(approved)}")
+            if alone:
+                where = ", ".join(map(str, alone))
+                lines.append(
+                    f"certificates issued by the root's holder alone, when nobody could approve: entries {where}"
+                )
+            enrolled = enrolments(evidence)
             policy = witness_policy(enrolled, 0)
             note = (folder / CHECKPOINT).read_bytes()
             if witnesses:

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from audit.canonical import canonical_json, decode_base64, encode_base64, hex_of, parse_json_object, shown
-from audit.certificates import PrivateKey, load_certificate, public_key_of
+from audit.certificates import PrivateKey, load_certificate, public_key_of, relying_party_of
 from audit.dsse import pae, sign_envelope
 from audit.errors import AuditError, CanonicalError, DocumentError, StatementError
 from audit.signatures import verify_bytes
@@ -79,6 +79,8 @@ def verify_model_signature(bundle: bytes, version: str, file: str) -> x509.Certi
         raise
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise DocumentError(f"model signature: not a bundle of one certificate and one signature: {error!r}") from error
+    if relying_party_of(certificate) is not None:
+        raise DocumentError("model signature: its certificate is a passkey's, which signs no models")
     try:
         verify_bytes(public_key_of(certificate), made, pae(PAYLOAD_TYPE, payload))
     except StatementError as error:

@@ -139,6 +139,7 @@ class Approval:
     reason: str | None  # commitment (audit.disclosure)
     time: datetime
     index: int  # of the log entry
+    relying_party: str | None = None  # for which a passkey signed it; None: a key in a file
 
 
 def check_approvals(

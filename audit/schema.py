@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+from audit.access import ACCOUNT_ID
 from audit.canonical import check_digest, parse_time, shown
 from audit.errors import CanonicalError, EntryError, StatementError
 from audit.revocation import STATUSES
@@ -53,6 +54,12 @@ def digest(value: object, what: str) -> None:
         check_digest(value, what)
     except CanonicalError as error:
         raise EntryError(str(error)) from error
+
+
+def account(value: object, what: str) -> None:
+    """The id of an account of the pages; never a name."""
+    if not isinstance(value, str) or ACCOUNT_ID.fullmatch(value) is None:
+        raise EntryError(f"{what}: expected person- or contact- and 16 hex digits, got {shown(value)}")
 
 
 def instant(value: object, what: str) -> None:
@@ -152,18 +159,38 @@ def distinct(inner: Check) -> Check:
     return check
 
 
-def fields_of(table: Fields, *, further: bool) -> Check:
-    """A JSON object with every field of `table`; others are allowed when `further`."""
+def fields_of(table: Fields, *, further: bool, optional: Fields | None = None) -> Check:
+    """A JSON object with every field of `table` and any of `optional`; others are allowed when `further`."""
+    may = {} if optional is None else optional
 
     def check(value: object, what: str) -> None:
         if not isinstance(value, Mapping):
             raise EntryError(f"{what}: expected a JSON object, got {shown(value)}")
         if not table.keys() <= value.keys():
             raise EntryError(f"{what}: missing {', '.join(sorted(set(table) - set(value)))}")
-        if not further and len(value) != len(table):
-            raise EntryError(f"{what}: unknown field {', '.join(sorted(map(str, set(value) - set(table))))}")
+        if not further and len(value) != len(table) and set(value) - set(table) - set(may):
+            unknown = sorted(map(str, set(value) - set(table) - set(may)))
+            raise EntryError(f"{what}: unknown field {', '.join(unknown)}")
         for field, inner in table.items():
             inner(value[field], f"{what}.{field}")
+        for field, inner in may.items():
+            if field in value:
+                inner(value[field], f"{what}.{field}")
+
+    return check
+
+
+def one_or_several(inner: Check) -> Check:
+    """One value, or a sorted list of two and more: what one signature may be about."""
+    each = distinct(inner)
+
+    def check(value: object, what: str) -> None:
+        if not isinstance(value, list):
+            inner(value, what)
+            return
+        each(value, what)
+        if len(value) < 2 or value != sorted(value):
+            raise EntryError(f"{what}: expected one value, or several in order, got {shown(value)}")
 
     return check
 
@@ -184,6 +211,7 @@ def each_value(inner: Check) -> Check:
 def signed(statement_type: str) -> Check:
     """A signed statement of this type with the fields its type needs. The signature is not verified here."""
     fields = fields_of(STATEMENTS[statement_type], further=True)
+    optional = OPTIONAL.get(statement_type, {})
 
     def check(value: object, what: str) -> None:
         try:
@@ -193,6 +221,9 @@ def signed(statement_type: str) -> Check:
         if statement.type != statement_type:
             raise EntryError(f"{what}: expected statement type {statement_type}, got {shown(statement.type)}")
         fields(statement.statement, what)
+        for field, inner in optional.items():
+            if field in statement.statement:
+                inner(statement.statement[field], f"{what}.{field}")
 
     return check
 
@@ -202,7 +233,7 @@ _VALUE = fields_of(
     {"value": nullable(number()), "lower": nullable(number()), "upper": nullable(number())},
     further=True,
 )
-_SUBJECT = fields_of({"kind": one_of("plan", "release", "withdrawal"), "digest": digest}, further=False)
+_SUBJECT = fields_of({"kind": one_of("plan", "release", "withdrawal", "request"), "digest": digest}, further=False)
 _PROPOSED = fields_of({"kind": one_of("plan", "release"), "digest": digest}, further=False)
 _RULE = fields_of({"name": name, "comparison": one_of("at_least", "at_most"), "threshold": number()}, further=False)
 
@@ -252,7 +283,7 @@ STATEMENTS: Mapping[str, Fields] = {
         "audited_at": instant,
     },
     CERTIFICATE_STATUS: {
-        "subject": digest,
+        "subject": one_or_several(digest),  # each certificate has an entry of its own, with this one statement in it
         "status": one_of(*STATUSES),
         "reason": _REASON,
         "name": name,  # whose certificate: a hospital, or a person id
@@ -289,5 +320,23 @@ STATEMENTS: Mapping[str, Fields] = {
         "ledger_head": digest,
     },
     WITNESS_ENROLMENT: {"name": name, "organisation": name, "vkey": name, "possession": name},
-    ERASURE: {"commitment": digest, "reason": _REASON},
+    ERASURE: {"commitment": one_or_several(digest), "reason": _REASON},
+}
+
+# Where a hospital's ledger stands, as its admission counts; epsilon is the budget, all at this delta.
+_BUDGET = fields_of(
+    {
+        "cohort": name,
+        "epsilon": number(minimum=0),
+        "delta": number(minimum=0, maximum=1),
+        "spent": number(minimum=0),
+        "reserved": number(minimum=0),
+    },
+    further=False,
+)
+
+# Further fields whose form is ours where a statement has them; statements of earlier versions lack them.
+OPTIONAL: Mapping[str, Fields] = {
+    ACCEPTANCE: {"budgets": list_of(_BUDGET)},
+    METRICS: {"budgets": list_of(_BUDGET)},
 }

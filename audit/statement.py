@@ -10,13 +10,15 @@ Invariants:
   the signer.
 - RSA signs with PSS (SHA-256, MGF1 SHA-256, salt of 32 bytes), P-256 with ECDSA over SHA-256, Ed25519 as it
   is (`audit.signatures`).
+- A passkey signs the SHA-256 of the same bytes as its challenge (`audit.passkey`). Then, and only then, the signed
+  statement holds what else was signed, in `passkey`. The certificate says which of the two it must be.
 
-Source: RFC 8785.
+Source: RFC 8785, WebAuthn Level 3.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -33,8 +35,16 @@ from audit.canonical import (
     plain,
     shown,
 )
-from audit.certificates import Identity, PrivateKey, certificate_digest, public_key_of, verify_certificate
+from audit.certificates import (
+    Identity,
+    PrivateKey,
+    certificate_digest,
+    public_key_of,
+    relying_party_of,
+    verify_certificate,
+)
 from audit.errors import CanonicalError, StatementError
+from audit.passkey import Assertion, challenge_for, verify_assertion
 from audit.revocation import Revocations
 from audit.signatures import sign_bytes, verify_bytes
 
@@ -55,6 +65,7 @@ WITNESS_ENROLMENT = "zegel/witness-enrolment/v1"
 ERASURE = "zegel/erasure/v1"
 
 _FIELDS = frozenset({"statement", "certificate", "signature"})
+_PASSKEY = "passkey"
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,7 @@ class SignedStatement:
     statement: Mapping[str, Any]
     certificate: str  # sha256:<hex>
     signature: bytes
+    passkey: Assertion | None = None  # None: a private key in a file signed
 
     @property
     def type(self) -> str:
@@ -84,11 +96,12 @@ class SignedStatement:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form that log entries embed."""
-        return {
+        value = {
             "statement": plain(self.statement),
             "certificate": self.certificate,
             "signature": encode_base64(self.signature),
         }
+        return value if self.passkey is None else {**value, "passkey": self.passkey.to_json()}
 
     @classmethod
     def from_json(cls, value: object) -> SignedStatement:
@@ -96,7 +109,7 @@ class SignedStatement:
 
         The result shares the statement with `value`; change neither.
         """
-        if not isinstance(value, Mapping) or set(value) != _FIELDS:
+        if not isinstance(value, Mapping) or set(value) - {_PASSKEY} != _FIELDS:
             got = sorted(map(str, value)) if isinstance(value, Mapping) else type(value).__name__
             raise StatementError(f"signed statement: expected exactly {sorted(_FIELDS)}, got {got}")
         try:
@@ -106,7 +119,18 @@ class SignedStatement:
             _check(statement)
         except CanonicalError as error:
             raise StatementError(f"signed statement: {error}") from error
-        return cls(statement, certificate, signature)
+        passkey = Assertion.from_json(value[_PASSKEY]) if _PASSKEY in value else None
+        return cls(statement, certificate, signature, passkey)
+
+
+def one_or_list(items: Sequence[str]) -> str | list[str]:
+    """How a statement says what it is about: the one, or a sorted list of several."""
+    return items[0] if len(items) == 1 else sorted(items)
+
+
+def listed(value: str | Sequence[str]) -> tuple[str, ...]:
+    """What `one_or_list` wrote."""
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def statement_bytes(statement: Mapping[str, Any]) -> bytes:
@@ -128,17 +152,28 @@ def sign_statement(statement: Mapping[str, Any], key: PrivateKey, certificate: x
     """Signs `statement` with `key`, the private key of `certificate`.
 
     Raises StatementError when the statement lacks type, consortium or time, has no canonical form, or when
-    the key is not the certificate's.
+    the key is not the certificate's, or that of a passkey.
     """
     if key.public_key() != public_key_of(certificate):
         raise StatementError("the private key does not belong to the certificate given")
+    if relying_party_of(certificate) is not None:
+        raise StatementError("the certificate given is a passkey's, which signs in a browser and nowhere else")
+    copy = checked_statement(statement)
+    return SignedStatement(copy, certificate_digest(certificate), sign_bytes(key, statement_bytes(copy)))
+
+
+def checked_statement(statement: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a statement that may be signed.
+
+    Raises StatementError when it lacks type, consortium or time, or has no canonical form.
+    """
     try:
         copy: dict[str, Any] = plain(statement)
         _check(copy)
-        data = statement_bytes(copy)
+        statement_bytes(copy)
     except CanonicalError as error:
         raise StatementError(f"statement cannot be signed: {error}") from error
-    return SignedStatement(copy, certificate_digest(certificate), sign_bytes(key, data))
+    return copy
 
 
 def verify_statement(
@@ -181,8 +216,36 @@ def verify_statement(
     identity = verify_certificate(certificate, root, at=moment if at is None else at, roles=roles)
     if revocations is not None:
         revocations.check(signed.certificate)
-    try:
-        verify_bytes(public_key_of(certificate), signed.signature, data)
-    except StatementError as error:
-        raise StatementError(f"{what}: the signature is not {identity.name}'s over these bytes") from error
+    _verify_signature(what, signed, certificate, identity, data)
     return identity
+
+
+def _verify_signature(
+    what: str, signed: SignedStatement, certificate: x509.Certificate, identity: Identity, data: bytes
+) -> None:
+    relying_party = relying_party_of(certificate)
+    key = public_key_of(certificate)
+    if relying_party is None:
+        if signed.passkey is not None:
+            raise StatementError(
+                f"{what}: signed as by a passkey, but {identity.name}'s certificate is not a passkey's"
+            )
+        try:
+            verify_bytes(key, signed.signature, data)
+        except StatementError as error:
+            raise StatementError(f"{what}: the signature is not {identity.name}'s over these bytes") from error
+        return
+    if signed.passkey is None:
+        raise StatementError(
+            f"{what}: expected an assertion of {identity.name}'s passkey for {relying_party}, got a plain signature"
+        )
+    try:
+        verify_assertion(
+            key,
+            relying_party=relying_party,
+            challenge=challenge_for(data),
+            signature=signed.signature,
+            assertion=signed.passkey,
+        )
+    except StatementError as error:
+        raise StatementError(f"{what}: not signed by {identity.name} over these bytes: {error}") from error

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from audit import access
 from audit import entry as kinds
 from audit.canonical import format_time
 from audit.disclosure import NOTHING_DISCLOSED, Disclosed
@@ -79,6 +80,30 @@ def _refusal_words(body: Mapping[str, Any]) -> str:
     return f"{s['site']} refused {run}: {s['code']}, {s['reason']}"
 
 
+def _granted_words(body: Mapping[str, Any]) -> str:
+    by = "" if body["by"] in (None, body["account"]) else f", by {body['by']}"
+    return f"{body['account']}: {_GRANTED[body['method']]}{by}"
+
+
+def _refused_words(body: Mapping[str, Any]) -> str:
+    who = body["account"] or "somebody unknown"
+    times = "" if body["count"] == 1 else f", {body['count']} times within a minute"
+    return f"{who} was refused ({body['method']}): {_REFUSED[body['reason']]}{times}"
+
+
+def _ended_words(body: Mapping[str, Any]) -> str:
+    by = "" if body["by"] in (None, body["account"]) else f", by {body['by']}"
+    return f"{body['account']}: {_ENDED[body['method']]}{by}"
+
+
+def _agreed_words(body: Mapping[str, Any]) -> str:
+    """Of a certificate: on whose approval it was issued; nothing for the consortium's machines and in earlier logs."""
+    approvals = body.get("approvals")
+    if approvals is None:
+        return ""
+    return f", approved by {len(approvals)} people" if approvals else ", by the root's holder alone"
+
+
 def _because(statement: Mapping[str, Any]) -> str:
     return f": {statement['reason']}" if statement["reason"] else ""
 
@@ -95,10 +120,39 @@ def _without(dropped: list[str]) -> str:
     return f", without {', '.join(dropped)}" if dropped else ""
 
 
+_GRANTED: Mapping[str, str] = {
+    access.PASSKEY: "signed in with a passkey",
+    access.OIDC: "signed in through the organisation's own sign-in",
+    access.INVITED: "a one-time link was made",
+    access.ENROLMENT: "used the one-time link and registered a passkey",
+    access.PASSKEY_ADDED: "added a passkey",
+    access.TOKEN_MADE: "made an API token",
+    access.UNLOCKED: "unlocked",
+}
+_ENDED: Mapping[str, str] = {
+    access.SIGN_OUT_EVERYWHERE: "signed out everywhere",
+    access.PASSKEY_REMOVED: "removed a passkey",
+    access.TOKEN_REVOKED: "revoked an API token",
+    access.LOCKED: "locked",
+    access.ACCOUNT_ENDED: "account ended",
+    access.ROLE_CHANGED: "has another role now; earlier sessions and tokens ended",
+}
+_REFUSED: Mapping[str, str] = {
+    access.UNKNOWN: "no such passkey, link or token",
+    access.NOT_PROVEN: "the proof does not hold",
+    access.STALE: "the challenge was used or has expired",
+    access.COUNTER: "the passkey's counter went back, there may be a copy",
+    access.NOT_ACTIVE: "the account is not active",
+    access.TOO_MANY: "too many attempts",
+    access.CROSS_SITE: "the request came from elsewhere",
+    access.OUTSIDE_ROLE: "the role does not allow it",
+    access.UNMAPPED: "the organisation's own sign-in names no role here",
+}
+
 _WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     kinds.CONSORTIUM_FOUNDED: lambda b: f"consortium {b['name']} founded, server {b['server']}",
     kinds.CERTIFICATE_ISSUED: lambda b: (
-        f"certificate for {b['name']} ({b['role']}, {b['organisation']}) until {b['not_after']}"
+        f"certificate for {b['name']} ({b['role']}, {b['organisation']}) until {b['not_after']}{_agreed_words(b)}"
     ),
     kinds.SITE_MANIFEST: lambda b: f"{b['site']} announced data {short(b['manifest']['statement']['manifest'])}",
     kinds.CERTIFICATE_STATUS_CHANGED: lambda b: (
@@ -136,6 +190,9 @@ _WORDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     ),
     kinds.VALUE_ERASED: lambda b: f"value behind {short(b['commitment'])} erased{_because(b['erasure']['statement'])}",
     kinds.RELEASE_CERTIFIED: lambda b: f"release {b['release']} certified: version {short(b['version'])}",
+    kinds.ACCESS_GRANTED: _granted_words,
+    kinds.ACCESS_REFUSED: _refused_words,
+    kinds.ACCESS_ENDED: _ended_words,
 }
 
 
@@ -203,7 +260,8 @@ def _approving(approvals: tuple[Approval, ...]) -> int:
 def _add_approvals(branch: Branch, approvals: tuple[Approval, ...]) -> None:
     for a in approvals:
         reason = f" ({a.reason})" if a.reason else ""
-        branch.add(f"{a.approver}: {a.decision}, {format_time(a.time)}, {printable(a.meaning)!r}{reason}")
+        how = "" if a.relying_party is None else f", by passkey for {a.relying_party}"
+        branch.add(f"{a.approver}: {a.decision}, {format_time(a.time)}{how}, {printable(a.meaning)!r}{reason}")
 
 
 def _gate_words(gate: GateTrace) -> str:

@@ -18,6 +18,7 @@ from admin_api.commands.options import (
     PersonFolder,
     PersonPassphrase,
     Reason,
+    Refuse,
     Yes,
     answer,
     open_home,
@@ -28,6 +29,9 @@ from admin_api.commands.options import (
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
+
+    from admin_api.onboarding import Request
+    from jobs.home import ConsortiumHome
 
 Fingerprint = Annotated[
     str | None, typer.Option(help="The key's fingerprint as the requester read it to you; refused if it differs.")
@@ -51,11 +55,50 @@ def consortium_approve(
 ) -> None:
     """Look at a certificate request, compare its fingerprint with the requester, and sign it.
 
-    The certificate is written to the audit log before the reply can be handed out.
+    Two people must have approved it first with `zegel consortium decide`, once there are two who can. The certificate
+    is written to the audit log before the reply can be handed out.
     """
     from admin_api.onboarding import approve
 
     _answer_request(approve, request, out, fingerprint, valid_days, yes, passphrase_file, home, as_json)
+
+
+def consortium_decide(
+    request: Annotated[Path, typer.Argument(help="NAME.request.zip of a hospital, or a person's request.")],
+    signer: PersonFolder,
+    fingerprint: Fingerprint = None,
+    reason: Reason = "",
+    refuse: Refuse = False,
+    yes: Yes = False,
+    passphrase_file: PersonPassphrase = None,
+    home: Home = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Sign a decision about a certificate request, before `zegel consortium approve` or `renew` issues it.
+
+    A consortium admin and a privacy officer or somebody of the authority must approve, of two organisations, within 30
+    days. Only while there are no two such people yet does the root's passphrase suffice; the log says so then.
+    """
+    from admin_api.onboarding import decide_request, description_of, read_request
+    from admin_api.people import disclosed_now
+
+    with told(home):
+        consortium = open_home(home)
+        asked = read_request(request)
+        name = _shown(consortium, asked, as_json)
+        if not refuse:
+            _compare(asked, fingerprint, yes)
+        described = description_of(consortium, asked)
+        person = open_signer(consortium, signer, passphrase_file)
+        decide_request(consortium, described.digest, person, approve=not refuse, reason=reason)
+        said = disclosed_now(consortium)
+    verb = "refused" if refuse else "approved"
+    answer(
+        {"digest": described.digest, "decision": verb, "by": said.name(person.identity.name),
+         "person": person.identity.name, "role": person.identity.role},
+        [said.in_words(f"{person.identity} {verb} {name}'s request; the log keeps it.")],
+        as_json,
+    )  # fmt: skip
 
 
 def _answer_request(
@@ -70,25 +113,17 @@ def _answer_request(
     as_json: bool,
 ) -> None:
     """Show a request, have its fingerprint compared, and answer it as `issue` does."""
-    from admin_api.errors import OnboardingError
-    from admin_api.onboarding import read_request
-    from admin_api.people import disclosed_now
+    from admin_api.onboarding import check_quorum, read_request
 
     with told(home):
         consortium = open_home(home)
         asked = read_request(request)
-        name = disclosed_now(consortium).name(asked.name)  # a renewal names the person id
-        typer.echo(f"{name} of {asked.organisation} asks for a certificate as {asked.role}.", err=as_json)
-        typer.echo(f"Fingerprint of its key: {asked.fingerprint}", err=as_json)
-        if fingerprint is not None and fingerprint.strip().lower() != asked.fingerprint:
-            raise OnboardingError(
-                f"the fingerprints differ: read to you {fingerprint}, in the request {asked.fingerprint}; "
-                "nothing was signed. Ask the requester for the file again, by another way"
+        name = _shown(consortium, asked, as_json)
+        _compare(asked, fingerprint, yes)
+        if not check_quorum(consortium, asked):
+            typer.echo(
+                "Nobody can approve requests yet: the root's passphrase alone signs, and the log says so.", err=True
             )
-        if fingerprint is None and not yes:
-            if not sys.stdin.isatty():
-                raise OnboardingError("give --fingerprint as the requester read it to you, or --yes")
-            typer.confirm("Did the requester read the same fingerprint to you?", abort=True, err=True)
         secret = passphrase(passphrase_file, ROOT_VARIABLE, "Passphrase of the root key")
         certificate = issue(consortium, asked, passphrase=secret, out=out, valid_days=valid_days)
     answer(
@@ -103,6 +138,32 @@ def _answer_request(
         [f"Signed, valid until {certificate.not_valid_after_utc:%Y-%m-%d}. Send {out} back to {name}."],
         as_json,
     )
+
+
+def _shown(home: ConsortiumHome, asked: Request, as_json: bool) -> str:
+    """Tell what is asked for; returns the name of whoever asks."""
+    from admin_api.people import disclosed_now
+
+    name = disclosed_now(home).name(asked.name)  # a renewal names the person id
+    with_passkey = "" if asked.relying_party is None else f", with a passkey for {asked.relying_party}"
+    typer.echo(f"{name} of {asked.organisation} asks for a certificate as {asked.role}{with_passkey}.", err=as_json)
+    typer.echo(f"Fingerprint of its key: {asked.fingerprint}", err=as_json)
+    return name
+
+
+def _compare(asked: Request, fingerprint: str | None, yes: bool) -> None:
+    """Have the fingerprint compared with the one that the requester read out."""
+    from admin_api.errors import OnboardingError
+
+    if fingerprint is not None and fingerprint.strip().lower() != asked.fingerprint:
+        raise OnboardingError(
+            f"the fingerprints differ: read to you {fingerprint}, in the request {asked.fingerprint}; "
+            "nothing was signed. Ask the requester for the file again, by another way"
+        )
+    if fingerprint is None and not yes:
+        if not sys.stdin.isatty():
+            raise OnboardingError("give --fingerprint as the requester read it to you, or --yes")
+        typer.confirm("Did the requester read the same fingerprint to you?", abort=True, err=True)
 
 
 def consortium_renew(

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from admin_api.commands.backup import consortium_backup, consortium_restore
 from admin_api.commands.certificates import (
     consortium_approve,
     consortium_certificates,
+    consortium_decide,
     consortium_reinstate,
     consortium_renew,
     consortium_renew_own,
@@ -17,6 +19,7 @@ from admin_api.commands.certificates import (
     consortium_revoke,
     consortium_suspend,
 )
+from admin_api.commands.enrol import consortium_enrol
 from admin_api.commands.options import (
     HERE,
     ROOT_VARIABLE,
@@ -28,6 +31,7 @@ from admin_api.commands.options import (
     passphrase,
     told,
 )
+from admin_api.commands.serve import consortium_serve
 
 consortium_app = typer.Typer(no_args_is_help=True, help="Found the consortium, approve certificates, run its server.")
 
@@ -79,7 +83,9 @@ def consortium_init(
     )
 
 
+consortium_app.command("decide")(consortium_decide)
 consortium_app.command("approve")(consortium_approve)
+consortium_app.command("enrol")(consortium_enrol)
 consortium_app.command("renew")(consortium_renew)
 consortium_app.command("renew-own")(consortium_renew_own)
 consortium_app.command("certificates")(consortium_certificates)
@@ -87,6 +93,9 @@ consortium_app.command("suspend")(consortium_suspend)
 consortium_app.command("reinstate")(consortium_reinstate)
 consortium_app.command("revoke")(consortium_revoke)
 consortium_app.command("revocations")(consortium_revocations)
+consortium_app.command("serve")(consortium_serve)
+consortium_app.command("backup")(consortium_backup)
+consortium_app.command("restore")(consortium_restore)
 
 
 @consortium_app.command("manifest")

@@ -35,7 +35,8 @@ def person_request(
 
     Put the consortium's reply into the same folder as person.crt.
     """
-    from admin_api.onboarding import read_request, request_person
+    from admin_api.onboarding import read_request
+    from admin_api.person_requests import request_person
 
     with told():
         secret = passphrase(passphrase_file, PERSON_VARIABLE, "Passphrase for the new key", confirm=True)

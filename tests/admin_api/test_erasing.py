@@ -11,8 +11,9 @@ import pytest
 
 from admin_api.erasing import erasable, erase
 from admin_api.errors import ApprovalError, ErasureRefused, OnboardingError
-from admin_api.onboarding import approve, read_request, request_person
+from admin_api.onboarding import approve, read_request
 from admin_api.people import disclosed_now, people_of
+from admin_api.person_requests import request_person
 from admin_api.planning import decide, decisions
 from admin_api.recording import read_evidence
 from admin_api.releasing import certify, propose_release
@@ -25,7 +26,16 @@ from audit.revocation import REVOKED
 from audit.verify import verify_dossier
 from jobs.home import ConsortiumHome
 from tests.admin_api.conftest import AfterRun
-from tests.admin_api.consortium_folder import PASSPHRASE, RUN, enrol_person, opened, refused, snapshot, zegel
+from tests.admin_api.consortium_folder import (
+    PASSPHRASE,
+    RUN,
+    WatchedLog,
+    enrol_person,
+    opened,
+    refused,
+    snapshot,
+    zegel,
+)
 
 PIETER = "Pieter Privacy"
 RELEASE = "2027.1"
@@ -134,19 +144,20 @@ def test_what_a_stopped_machine_left_is_removed_without_another_entry(after_run:
     assert "again" not in disclosed_now(home).values.values()
 
 
-class BrokenLog(ConsortiumHome):
-    def record(self, *entries: object) -> None:
-        raise LogError("the disk is full")
-
-
 def test_a_log_that_refuses_leaves_no_name(home: ConsortiumHome, tmp_path: Path) -> None:
     request = request_person(
         tmp_path / "p", name=PIETER, organisation="x", role="authority", passphrase=PASSPHRASE.encode()
     )
     before = snapshot(home.path)
+    watched = WatchedLog(home.path)
+
+    def broken() -> None:
+        raise LogError("the disk is full")
+
+    watched.around = broken
     with pytest.raises(LogError, match="disk is full"):
         approve(
-            BrokenLog(home.path),
+            watched,
             read_request(request),
             passphrase=PASSPHRASE.encode(),
             out=tmp_path / "p" / "person.crt",

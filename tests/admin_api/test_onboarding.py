@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from admin_api.errors import OnboardingError
-from admin_api.onboarding import approve, read_request, request_person
+from admin_api.onboarding import approve, read_request
+from admin_api.person_requests import request_person
 from audit.certificates import certificate_digest, load_certificate
-from audit.entry import CERTIFICATE_ISSUED, Entry
+from audit.entry import CERTIFICATE_ISSUED
 from audit.errors import LogError
 from audit.evidence import Evidence
 from jobs.errors import ProvisioningError
@@ -33,6 +34,7 @@ from tests.admin_api.consortium_folder import (
     PASSPHRASE,
     PEOPLE,
     TRAINERS,
+    WatchedLog,
     data_statement,
     enrol_person,
     enrol_site,
@@ -296,35 +298,24 @@ def test_a_wrong_passphrase_signs_and_logs_nothing(home: ConsortiumHome, tmp_pat
     assert snapshot(home.path) == before
 
 
-class BrokenLog(ConsortiumHome):
-    def record(self, *entries: Entry) -> None:
-        raise LogError("the disk is full")
-
-
-class WatchedLog(ConsortiumHome):
-    """Notes whether the reply was there when its certificate was logged."""
-
-    out: Path
-    seen: list[bool]
-
-    def record(self, *entries: Entry) -> None:
-        self.seen.append(self.out.exists())
-        super().record(*entries)
-        self.seen.append(self.out.exists())
+def broken() -> None:
+    raise LogError("the disk is full")
 
 
 def test_the_log_comes_before_the_reply(home: ConsortiumHome, tmp_path: Path) -> None:
     request, out = read_request(asked(tmp_path)), tmp_path / "amstel.signed.zip"
     before = snapshot(home.path)
+    watched = WatchedLog(home.path)
+    watched.around = broken
     with pytest.raises(LogError, match="disk is full"):
-        approve(BrokenLog(home.path), request, passphrase=PASSPHRASE.encode(), out=out)
+        approve(watched, request, passphrase=PASSPHRASE.encode(), out=out)
     assert not out.exists()
     assert list(tmp_path.glob(".*")) == []
     assert snapshot(home.path) == before
-    watched = WatchedLog(home.path)
-    watched.out, watched.seen = out, []
+    seen: list[bool] = []
+    watched.around = lambda: seen.append(out.exists())
     certificate = approve(watched, request, passphrase=PASSPHRASE.encode(), out=out)
-    assert watched.seen == [False, False]
+    assert seen == [False, False]
     assert out.exists()
     with home.log() as log:
         issued = [entry.body["digest"] for _, entry in log.entries(kind=CERTIFICATE_ISSUED)]

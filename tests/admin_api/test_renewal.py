@@ -13,14 +13,15 @@ import pytest
 
 from admin_api.errors import AdminError, ApprovalError, OnboardingError
 from admin_api.holders import EXPIRED, GOOD, NOT_YET_VALID, holdings, warning_line, warnings
-from admin_api.onboarding import approve, read_request, request_person, write_person_request
+from admin_api.onboarding import approve, read_request
+from admin_api.person_requests import request_person, write_person_request
 from admin_api.renewing import renew, renew_own
 from admin_api.renewing_people import install_person_renewal, request_person_renewal
 from admin_api.revoking import change_status
 from admin_api.running import start_server
 from audit.certificates import certificate_digest, identity_of, load_certificate
 from audit.durable_file import write_durably
-from audit.entry import CERTIFICATE_ISSUED, Entry
+from audit.entry import CERTIFICATE_ISSUED
 from audit.errors import LogError
 from audit.evidence import Evidence
 from audit.revocation import REVOKED, SUSPENDED
@@ -35,6 +36,7 @@ from tests.admin_api.consortium_folder import (
     NAME,
     PASSPHRASE,
     PEOPLE,
+    WatchedLog,
     enrol_person,
     enrol_site,
     now,
@@ -61,20 +63,6 @@ def issued(home: ConsortiumHome) -> list[str]:
         return [entry.body["digest"] for _, entry in log.entries(kind=CERTIFICATE_ISSUED)]
 
 
-class WatchedLog(ConsortiumHome):
-    """Notes what was there when a certificate was logged; `breaks` makes the log fail."""
-
-    out: Path
-    breaks = False
-
-    def record(self, *entries: Entry) -> None:
-        assert not self.out.exists(), "handed out before it was logged"
-        if self.breaks:
-            raise LogError("the disk is full")
-        super().record(*entries)
-        assert not self.out.exists()
-
-
 # -- on request
 
 
@@ -98,15 +86,20 @@ def test_a_hospital_holds_two_certificates_for_a_while(home: ConsortiumHome, tmp
 def test_the_log_comes_before_the_renewed_certificate(home: ConsortiumHome, tmp_path: Path) -> None:
     enrol_site(home, "amstel", tmp_path / "amstel")
     request = read_request(again(tmp_path))
-    watched = WatchedLog(home.path)
-    watched.out, watched.breaks = tmp_path / "again.signed.zip", True
+    watched, out, seen = WatchedLog(home.path), tmp_path / "again.signed.zip", list[bool]()
+
+    def broken() -> None:
+        raise LogError("the disk is full")
+
+    watched.around = broken
     before = snapshot(home.path)
     with pytest.raises(LogError):
-        renew(watched, request, passphrase=SECRET, out=watched.out)
+        renew(watched, request, passphrase=SECRET, out=out)
     assert snapshot(home.path) == before
-    watched.breaks = False
-    certificate = renew(watched, request, passphrase=SECRET, out=watched.out)
-    assert watched.out.exists()
+    watched.around = lambda: seen.append(out.exists())
+    certificate = renew(watched, request, passphrase=SECRET, out=out)
+    assert seen == [False, False], "handed out before it was logged"
+    assert out.exists()
     assert issued(home)[-1] == certificate_digest(certificate)
 
 

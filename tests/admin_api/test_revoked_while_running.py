@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from admin_api.errors import ApprovalError
-from admin_api.onboarding import read_request
 from admin_api.renewing import renew
 from admin_api.revoking import change_status, signed_revocations
 from admin_api.running import check_not_barred
@@ -21,7 +20,7 @@ from jobs.home import ConsortiumHome
 from jobs.transport import Message
 from site_packages.home import SiteHome
 from site_packages.renewing import RENEWED, request_renewal, stage, start_renewed
-from tests.admin_api.consortium_folder import PASSPHRASE, copied, now, opened
+from tests.admin_api.consortium_folder import PASSPHRASE, agreed, copied, now, opened
 from tests.admin_api.revocation_runs import SITES, Prepared, Run, once, prepare, round_of
 from tests.jobs.small_federation import Answer
 
@@ -199,7 +198,7 @@ def test_a_certificate_is_renewed_while_a_run_goes_on(run: Run, tmp_path: Path) 
     def renewed() -> None:
         request = request_renewal(site)
         reply = tmp_path / "geul.signed.zip"
-        renew(home, read_request(request), passphrase=PASSPHRASE.encode(), out=reply, valid_days=500)
+        renew(home, agreed(home, request), passphrase=PASSPHRASE.encode(), out=reply, valid_days=500)
         stage(site, reply, fingerprint=home.config().root_fingerprint, now=now())
         outcome = start_renewed(site, start=lambda: run.start(site), stop=lambda: None, let_in=lambda: True, now=now())
         assert outcome == RENEWED

@@ -41,14 +41,16 @@ from audit.enrolment import enrolment_statement
 from audit.entry import Entry
 from audit.evidence import Evidence
 from audit.gates import AT_LEAST, AT_MOST, Gate
+from audit.passkey import challenge_for
 from audit.release import DEFAULT_POLICY, GateSet, Policy, Predecessor, ReleaseStatement
 from audit.release_state import certified_of, standings
 from audit.signing_keys import generate_log_key, generate_person_key
-from audit.statement import sign_statement
+from audit.statement import SignedStatement, sign_statement, statement_bytes
 from audit.store import Log, open_log
 from audit.trace import ReleaseTrace, trace_release
 from tests.audit.log_places import Place, kept, prepared
 from tests.audit.postgresql import Server, memory_folder, running_server
+from tests.passkey import SoftwarePasskey
 
 NAME = "Zegel Demo"
 START = datetime(2026, 11, 22, 5, 0, 0, tzinfo=UTC)
@@ -70,7 +72,7 @@ def committed(field: str, value: str) -> Disclosure:
 
 @dataclass(frozen=True)
 class Holder:
-    """A key and its certificate."""
+    """A key, or a passkey, and its certificate."""
 
     key: Any
     certificate: x509.Certificate
@@ -78,6 +80,13 @@ class Holder:
     @property
     def digest(self) -> str:
         return certificate_digest(self.certificate)
+
+    def signed(self, statement: dict[str, Any]) -> SignedStatement:
+        """The statement, signed as the certificate asks for."""
+        if not isinstance(self.key, SoftwarePasskey):
+            return sign_statement(statement, self.key, self.certificate)
+        signature, assertion = self.key.assertion(challenge_for(statement_bytes(statement)))
+        return SignedStatement(statement, self.digest, signature, assertion)
 
 
 def make_root(name: str) -> tuple[rsa.RSAPrivateKey, x509.Certificate]:
@@ -157,7 +166,7 @@ class Keys:
         organisation: str,
         role: str,
         *,
-        key: PrivateKey | None = None,
+        key: PrivateKey | SoftwarePasskey | None = None,
         not_before: datetime = START,
         not_after: datetime = START + timedelta(days=360),
     ) -> Holder:
@@ -168,7 +177,9 @@ class Keys:
             subject = pseudonym(name)
             self.names[subject] = committed(PERSONS_NAME, name)
         certificate = issue_certificate(
-            key.public_key(), subject, organisation, role, self.root, self.root_key, not_before, not_after
+            key.public_key if isinstance(key, SoftwarePasskey) else key.public_key(),
+            *(subject, organisation, role, self.root, self.root_key, not_before, not_after),
+            relying_party=key.relying_party if isinstance(key, SoftwarePasskey) else None,
         )
         return Holder(key, certificate)
 
@@ -526,6 +537,14 @@ class Story:
         self.add("release.superseded", release="2027.1", by="2028.1", supersession=supersession)
         self.withdraw()
         self.erase(self.reason("lost"))
+        self.visits()
+
+    def visits(self) -> None:
+        """Somebody signs in to the pages, a stranger is refused, and the sessions end."""
+        account, at = identity_of(self.keys.holders["Ada"].certificate).name, format_time(self.now)
+        self.add("access.granted", account=account, method="passkey", by=account, at=at)
+        self.add("access.refused", account=None, method="passkey", reason="unknown", count=3, since=at)
+        self.add("access.ended", account=account, method="sign-out-everywhere", by=account, at=at)
 
     def erase(self, commitment: str, by: str = "Ada") -> None:
         """An admin erases a value beside the log."""
@@ -589,7 +608,7 @@ class Story:
         self.apply(f"signed {kind}", statement)
         by = statement.pop("signer")
         holder = by if isinstance(by, Holder) else self.keys.holders[by]
-        return sign_statement(statement, holder.key, holder.certificate).to_json()
+        return holder.signed(statement).to_json()
 
     def add(self, kind: str, **body: Any) -> None:
         """An entry. A hook may set `skip`, to leave it out, or `time`."""

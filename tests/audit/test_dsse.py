@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from audit.canonical import canonical_json
-from audit.dsse import Envelope, pae, sign_envelope
+from audit.dsse import Envelope, Signature, pae, sign_envelope
 from audit.errors import DocumentError
+from audit.signatures import sign_bytes
 from tests.audit.other_tools import verified_payload
+from tests.passkey import SoftwarePasskey
 
 if TYPE_CHECKING:
     from tests.audit.conftest import Keys
@@ -53,6 +55,17 @@ def test_ours_verifies_all_kinds_of_key(keys: Keys) -> None:
 def test_a_key_that_is_not_the_certificate_s(keys: Keys) -> None:
     with pytest.raises(DocumentError, match="does not belong to the certificate"):
         sign_envelope(TYPE, PAYLOAD, keys.holders["Bob"].key, keys.holders["Carol"].certificate)
+
+
+def test_a_passkey_signs_no_envelope(keys: Keys) -> None:
+    """Not even when somebody has its private key: its certificate says that only assertions count."""
+    passkey = SoftwarePasskey()
+    holder = keys.person("Pia", "Hospital A", "privacy_officer", key=passkey)
+    with pytest.raises(DocumentError, match="is a passkey's, which signs no envelopes"):
+        sign_envelope(TYPE, PAYLOAD, passkey.key, holder.certificate)
+    forged = Envelope(TYPE, PAYLOAD, (Signature(holder.digest, sign_bytes(passkey.key, pae(TYPE, PAYLOAD))),))
+    with pytest.raises(DocumentError, match="is a passkey's, which signs no envelopes"):
+        forged.verify({holder.digest: holder.certificate})
 
 
 def test_an_unknown_certificate(keys: Keys) -> None:

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
-from audit.canonical import canonical_json, digest_of, encode_base64
+from audit.canonical import canonical_json, decode_base64, digest_of, encode_base64
+from audit.dsse import pae
 from audit.errors import DocumentError
 from audit.model_signing import sign_model, verify_model_signature
+from audit.signatures import sign_bytes
 from tests.audit.other_tools import verify_model
+from tests.passkey import SoftwarePasskey
 
 if TYPE_CHECKING:
     from tests.audit.conftest import Keys
@@ -87,6 +91,21 @@ def test_two_certificates_are_refused(bundle: bytes) -> None:
     value = json.loads(bundle)
     value["verificationMaterial"]["x509CertificateChain"]["certificates"] *= 2
     with pytest.raises(DocumentError, match="one certificate and one signature"):
+        verify_model_signature(canonical_json(value), digest_of(MODEL), FILE)
+
+
+def test_a_passkey_signs_no_model(keys: Keys, bundle: bytes) -> None:
+    passkey = SoftwarePasskey()
+    holder = keys.person("Rosa", "Statistics", "release_manager", key=passkey)
+    with pytest.raises(DocumentError, match="is a passkey's"):
+        sign_model(digest_of(MODEL), FILE, passkey.key, holder.certificate)
+    value = json.loads(bundle)
+    der = holder.certificate.public_bytes(serialization.Encoding.DER)
+    value["verificationMaterial"]["x509CertificateChain"]["certificates"] = [{"rawBytes": encode_base64(der)}]
+    envelope = value["dsseEnvelope"]
+    signed = pae(envelope["payloadType"], decode_base64(envelope["payload"]))
+    envelope["signatures"][0]["sig"] = encode_base64(sign_bytes(passkey.key, signed))
+    with pytest.raises(DocumentError, match="its certificate is a passkey's, which signs no models"):
         verify_model_signature(canonical_json(value), digest_of(MODEL), FILE)
 
 
