@@ -1,0 +1,18 @@
+"""People: who may sign, with which certificate, and what their passkeys still wait for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    """What the app asks for; made then, since areas use parts of each other."""
+    if name == "ROUTERS":
+        from admin_api.web.people import api, pages
+
+        return (api.router, pages.router)
+    if name == "waiting":
+        from admin_api.web.people.view import waiting
+
+        return waiting
+    raise AttributeError(f"module {__name__} has no attribute {name}")
