@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,12 +33,14 @@ NAME = "zegel-demo"
 RELEASE = "demo-1"
 DELTA = 1e-5
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+COMMAND_GRACE_S = 10.0  # time for a command to leave on SIGTERM before SIGKILL
 PARALLEL = 2  # commands at a time; a laptop's worth
 PEOPLE = {
     "admin": ("Ada Beheer", "consortium_bureau", "consortium_admin"),
     "officer": ("Pieter Privacy", "privacy_board", "privacy_officer"),
     "manager": ("Rosa Release", "coding_centre", "release_manager"),
 }
+FOUNDERS = ("admin", "officer")  # the first two; from then on both agree before anybody gets a certificate
 
 
 class DemoError(Exception):
@@ -101,6 +103,7 @@ class Demo:
             error = child.stderr.read()
             code = child.wait()
         finally:
+            _end(child)  # also where its output could not be read to the end
             with self._lock:
                 self._children.discard(child)
         if code != 0:
@@ -120,8 +123,7 @@ class Demo:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def stop(self, *, keep_running: bool) -> None:
-        """End the commands still running, then server and hospitals."""
-        self.end_commands()
+        """Stop server and hospitals, once no command runs any more."""
         if keep_running:
             return
         commands = [[sys.executable, "-m", "admin_api.cli", *command] for command in reversed(self.running)]
@@ -141,10 +143,7 @@ class Demo:
         for child in children:
             child.terminate()
         for child in children:
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(timeout=10)
-            if child.poll() is None:
-                child.kill()
+            _end(child)
 
 
 def demo(
@@ -173,9 +172,11 @@ def demo(
     run = Demo(workspace.resolve(), hospitals, epsilon, seed, admissions, console)
     began = time.monotonic()
     code = 0
+    # Interrupts reach the main thread only: none can fall between the start of a command and its entry in the list.
+    stage = ThreadPoolExecutor(1)
     with _interruptible():
         try:
-            _play(run)
+            stage.submit(_play, run).result()
             console.print(f"\nThe demo took {time.monotonic() - began:.0f} s.")
         except DemoError as error:
             console.print(f"\nzegel demo: {error}", style="red", markup=False)
@@ -186,8 +187,11 @@ def demo(
         finally:
             for number in INTERRUPTS:
                 signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it running
+            run.end_commands()
+            stage.shutdown()
             run.stop(keep_running=keep_running and code == 0)
     if keep_running and code == 0:
+        code = _serve_pages(run, console)
         console.print(f"Still running. Stop it with: zegel demo-stop --workspace {workspace}", markup=False)
     raise typer.Exit(code)
 
@@ -205,7 +209,10 @@ def prepare(workspace: Path) -> None:
 
 def stop_all(workspace: Path) -> None:
     """Stop whatever an earlier demo left running in this workspace."""
+    from admin_api.demo_pages import stop_pages
     from jobs.federation import process
+
+    stop_pages(workspace)
 
     for kit in [*workspace.glob("sites/*/kit"), workspace / "consortium" / "server" / "kit"]:
         if kit.exists():
@@ -234,8 +241,8 @@ def _play(run: Demo) -> None:
 
     fingerprint = _found(run)
     run.console.print(
-        f"[bold]2[/]  {len(names)} hospitals join. Each makes its key at home and sends a request; the admin compares "
-        "the key's fingerprint and signs."
+        f"[bold]2[/]  {len(names)} hospitals join. Each makes its key at home and sends a request; admin and privacy "
+        "officer compare the key's fingerprint and agree, then the root signs."
     )
     _sample(run, names)
     joined = run.side_by_side(lambda name: _join(run, name, fingerprint), names)
@@ -266,6 +273,10 @@ def _play(run: Demo) -> None:
         f"Check it yourself: zegel verify {dossier} --root {run.consortium / 'ca' / 'rootCA.pem'}",
         markup=False,
     )
+    run.console.print(
+        f"Look at it in a browser: zegel consortium serve --home {run.consortium}  (or the demo with --keep-running)",
+        markup=False,
+    )
 
 
 def _found(run: Demo) -> str:
@@ -279,22 +290,29 @@ def _found(run: Demo) -> str:
     run.console.print(
         f"[bold]1[/]  {NAME} is founded. Root {fingerprint[:19]}…, its key encrypted; the audit log begins."
     )
-    run.side_by_side(lambda who: _enrol(run, who), PEOPLE)
+    run.side_by_side(lambda who: _enrol(run, who), FOUNDERS)
+    run.side_by_side(lambda who: _enrol(run, who, agreed=True), [who for who in PEOPLE if who not in FOUNDERS])
     return fingerprint
 
 
-def _enrol(run: Demo, who: str) -> None:
+def _enrol(run: Demo, who: str, *, agreed: bool = False) -> None:
     name, organisation, role = PEOPLE[who]
     folder = run.workspace / "people" / who
     asked = run.zegel(
         *("person", "request", folder, "--name", name, "--organisation", organisation, "--role", role),
         *("--passphrase-file", run.secrets / who),
     )
-    _approve(run, asked, folder / "person.crt")
+    _approve(run, asked, folder / "person.crt", agreed=agreed)
 
 
-def _approve(run: Demo, asked: dict[str, Any], reply: Path) -> None:
-    """The admin signs a request whose fingerprint the requester read out."""
+def _approve(run: Demo, asked: dict[str, Any], reply: Path, *, agreed: bool) -> None:
+    """Answer a request whose fingerprint the requester read out; two people agree first, once there are two."""
+    for who in FOUNDERS if agreed else ():
+        run.zegel(
+            *("consortium", "decide", asked["request"], "--fingerprint", asked["fingerprint"]),
+            *("--home", run.consortium),
+            *("--as", run.workspace / "people" / who, "--passphrase-file", run.secrets / who),
+        )
     run.zegel(
         *("consortium", "approve", asked["request"], "--fingerprint", asked["fingerprint"], "--out", reply),
         *("--home", run.consortium, "--passphrase-file", run.secrets / "root"),
@@ -315,7 +333,7 @@ def _join(run: Demo, name: str, fingerprint: str) -> tuple[str, dict[str, Any]]:
         *("--consortium", NAME),
     )
     reply = home / f"{name}.signed.zip"
-    _approve(run, asked, reply)
+    _approve(run, asked, reply, agreed=True)
     run.zegel("site", "install", reply, "--home", home, "--fingerprint", fingerprint)
     imported = run.zegel("site", "import", run.workspace / "letters" / name, "--home", home)
     budget = max(12.0, 1.5 * run.epsilon)  # what the officer allows; the plan must fit
@@ -351,7 +369,8 @@ def _connect(run: Demo, names: Sequence[str]) -> None:
     )
     for name in names:
         run.running.append(["site", "stop", "--home", str(run.site(name))])
-    run.side_by_side(lambda name: run.zegel("site", "start", "--home", run.site(name)), names)
+    # Nobody waits here: plan and gates are made while hospitals connect, and the run waits for them.
+    run.side_by_side(lambda name: run.zegel("site", "start", "--home", run.site(name), "--wait", "0"), names)
 
 
 def _gates(run: Demo) -> None:
@@ -497,6 +516,24 @@ def _short(share: float) -> str:
     return f"{share:.2f}".removeprefix("0")
 
 
+def _serve_pages(run: Demo, console: Console) -> int:
+    """Leave the pages running over the demo's results, and say how to get in. Returns: the demo's exit code."""
+    from admin_api.demo_pages import start_pages
+    from admin_api.errors import WebError
+
+    name, organisation, role = PEOPLE["admin"]
+    (port,) = _free_ports(1)
+    try:
+        url = start_pages(run.workspace, run.consortium, port=port)
+    except WebError as error:
+        console.print(f"zegel demo: {error}", style="red", markup=False)
+        return 1
+    enrol = f"zegel consortium enrol '{name}' --role {role} --organisation {organisation} --home {run.consortium}"
+    console.print(f"The pages, with these results: {url}", markup=False)
+    console.print(f"Get in: ZEGEL_PUBLIC_URL={url} {enrol}", markup=False, soft_wrap=True)
+    return 0
+
+
 def _free_ports(count: int) -> list[int]:
     """Ports nobody listens on now; all held open until all are chosen, so that they differ."""
     sockets = [socket.socket() for _ in range(count)]
@@ -507,6 +544,17 @@ def _free_ports(count: int) -> list[int]:
     finally:
         for each in sockets:
             each.close()
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """End a command, unless it has ended, and wait until it is gone."""
+    if child.poll() is None:
+        child.terminate()
+    try:
+        child.wait(timeout=COMMAND_GRACE_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
 @contextmanager

@@ -23,9 +23,10 @@ from jobs.errors import FederationError, RunAborted
 from jobs.federation import kit as kits
 from jobs.federation import process
 from jobs.federation.job import CALL_TIMEOUT_S, write_job
-from jobs.federation.session import open_session, wait_for_enough, wait_for_sites
+from jobs.federation.session import NOT_BEGUN, open_session, wait_for_enough, wait_for_sites
 from jobs.home import ConsortiumHome
 from jobs.records import (
+    ENDED,
     PLAN_FILE,
     RESULT_FILE,
     announced_manifests,
@@ -40,11 +41,11 @@ from jobs.records import (
 from jobs.standing import read_standing
 
 POLL_S = 0.25
-DEAD_JOB_GRACE_S = 3.0  # between the end of the coordinator's process and asking NVFlare what became of the job
-SERVER_ANSWER_S = 5.0
-SERVER_READY_S = 60.0  # from its start
+DEAD_JOB_GRACE_S = 3.0  # between the end of the coordinator's process and asking NVFlare what became of the job; a
+# login costs the server processor time that a job needs to start
+SERVER_ANSWER_S = 20.0
+SERVER_READY_S = 120.0  # from its start
 MOST_TRIES = 5  # jobs in a row without one finished round
-ENDED = ("finished", "aborted")  # other results can be gone on from
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Started:
     run_id: str
     job_id: str
     told: int = 0  # lines of the run's progress that were there before
+    server_started: float | None = None  # when the server that was given the job came up
 
 
 def start_server(home: ConsortiumHome) -> process.Process:
@@ -167,7 +169,7 @@ def start_run(
         try:
             job = write_job(folder, run_id=run_id, plan_hash=plan_hash, sites=sites, call_timeout_s=call_timeout_s)
             write_durably(folder / PLAN_FILE, plan_hash.encode())
-            return Started(run_id, session.submit(job))
+            return Started(run_id, session.submit(job), server_started=session.server_started())
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)  # a run nobody has is not listed as one
             raise
@@ -191,6 +193,9 @@ def resume_run(
         # The first time all of them have to join; see `Coordinator`.
         enough = plan.minimum_sites if recorded_by_run(home, run_id, RUN_STARTED) else len(plan.sites)
         there = wait_for_enough(session, plan.sites, enough, timeout_s=timeout_s)
+        if is_carried_out(home, run_id):  # by a job that was taken for lost and only was slow
+            return None
+        session.withdraw(run_id)
         others = set(session.connected()) & set(plan.evaluation_sites)
         folder = home.run_folder(run_id)
         chosen = sorted({*there, *others})
@@ -204,7 +209,8 @@ def resume_run(
             call_timeout_s=call_timeout_s,
         )
         (folder / RESULT_FILE).unlink(missing_ok=True)
-        return Started(run_id, session.submit(job), told=len(read_progress(home, run_id)))
+        told = len(read_progress(home, run_id))
+        return Started(run_id, session.submit(job), told=told, server_started=session.server_started())
 
 
 def follow(
@@ -245,7 +251,7 @@ def follow(
         tell({"stage": "resuming", "round": finished, "reason": reason})
         again = resume_run(home, started.run_id, timeout_s=left, call_timeout_s=call_timeout_s)
         if again is not None:
-            watcher.job_id = again.job_id
+            watcher.take_up(again)
 
 
 class _Watcher:
@@ -256,11 +262,15 @@ class _Watcher:
         self._run_id = started.run_id
         self._tell = tell
         self._seen = started.told
-        self.job_id = started.job_id
+        self._job = started
+
+    def take_up(self, job: Started) -> None:
+        """Watch the run's next job."""
+        self._job = job
 
     def watch(self, deadline: float) -> str | None:
         """Follow the current job. Returns: None when the run has ended, else why its job was lost."""
-        began = lost = time.monotonic()
+        quiet = time.monotonic()  # since nobody carries out the run, or since NVFlare said that somebody will
         while True:
             self._tell_new()
             result = read_result(self._home, self._run_id)
@@ -271,9 +281,11 @@ class _Watcher:
             if now > deadline:
                 raise FederationError(f"run {self._run_id} did not end in time; it goes on")
             if is_carried_out(self._home, self._run_id):
-                lost = now
-            elif now - max(lost, began) > DEAD_JOB_GRACE_S and (reason := self._job_over()) is not None:
-                return reason
+                quiet = now
+            elif now - quiet > DEAD_JOB_GRACE_S:
+                if (reason := self._job_over()) is not None:
+                    return reason
+                quiet = time.monotonic()
             time.sleep(POLL_S)
 
     def result(self) -> dict[str, Any]:
@@ -293,11 +305,14 @@ class _Watcher:
         """Why no process carries the run out and none will; None while the server is still starting the job."""
         try:
             with open_session(self._home, timeout_s=SERVER_ANSWER_S) as session:
-                status = session.status(self.job_id)
+                status = session.status(self._job.job_id)
+                restarted = session.server_started() != self._job.server_started
         except FederationError as error:
             return f"the server is gone ({error})"
         except Exception as error:  # noqa: BLE001  a restarted server does not know the job, in NVFlare's own words
             return f"the server does not know the job any more ({type(error).__name__})"
+        if restarted and status != NOT_BEGUN:
+            return f"the server was started again; it takes the job for {status.lower()}"
         return f"the job ended ({status})" if status.startswith("FINISHED") else None
 
 

@@ -6,7 +6,8 @@ ca/               root certificate and its encrypted key
 log.db            the audit log; log.key signs it, log.crt says whose key that is, log.checkpoint is the last signed
 disclosures/      names and reasons that the log only commits to, one file each; `zegel audit erase` removes one
 artifacts/        plans, models and statements by digest
-server/ admin/    NVFlare's kits of the server and of the account that submits jobs
+server/ admin/    NVFlare's kits of the server and of the account that submits jobs; server/presence.json: who connected
+requests/         certificate requests that came in through the pages, and the replies to them
 runs/             per run: the submitted job and the coordinator's progress
 """
 

@@ -273,25 +273,30 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """A label space from a file with one code per line; blank lines and lines starting with # are skipped.
+    """A label space from a file; see `parse_labels`. Raises PlanError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"{path}: {error}") from None
+    return parse_labels(text, str(path))
+
+
+def parse_labels(text: str, what: str) -> tuple[str, ...]:
+    """A label space, one code per line; blank lines and lines starting with # are skipped.
 
     Raises: PlanError naming the line of a code that is not three characters of an ICD-10 category, or repeats; and for
         fewer than two codes.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: {error}") from None
     labels: set[str] = set()
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text.splitlines(), start=1):
         code = line.split("#", 1)[0].strip().upper()
         if not code:
             continue
         if not _CATEGORY.fullmatch(code):
-            raise PlanError(f"{path}, line {number}: {code!r} is not a three-character ICD-10 category, such as I10")
+            raise PlanError(f"{what}, line {number}: {code!r} is not a three-character ICD-10 category, such as I10")
         if code in labels:
-            raise PlanError(f"{path}, line {number}: {code} is listed twice")
+            raise PlanError(f"{what}, line {number}: {code} is listed twice")
         labels.add(code)
     if len(labels) < 2:
-        raise PlanError(f"{path}: a label space needs at least two codes, found {len(labels)}")
+        raise PlanError(f"{what}: a label space needs at least two codes, found {len(labels)}")
     return tuple(sorted(labels))

@@ -19,6 +19,7 @@ RESULT_FILE = "result.json"  # written last: how the run ended
 STATE_FILE = "state.json"  # where the run stands, for whoever goes on with it
 PLAN_FILE = "plan"  # the hash of the plan the run carries out
 LOCK_FILE = "lock"  # held by the process that carries the run out
+ENDED = ("finished", "aborted")  # runs with another result can be gone on with
 
 
 def load_plan(home: ConsortiumHome, plan_hash: str) -> Plan:

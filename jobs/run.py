@@ -22,6 +22,7 @@ from jobs.errors import FederationError, PlanError, RunAborted, RunInterrupted, 
 from jobs.home import ConsortiumHome
 from jobs.progress import Progress
 from jobs.records import (
+    ENDED,
     LOCK_FILE,
     PROGRESS_FILE,
     RESULT_FILE,
@@ -30,6 +31,7 @@ from jobs.records import (
     load_plan,
     plan_approvals,
     predecessor_files,
+    read_result,
     read_state,
     recorded_by_run,
 )
@@ -45,14 +47,19 @@ def carry_out_run(
 ) -> Outcome | None:
     """Carry out one run, or what is left of it, and write down how it ended.
 
-    Returns: the outcome, or None when the run was aborted or interrupted; `result.json` in the run's folder says which.
+    Returns: the outcome, or None when the run was aborted or interrupted, or had ended before; `result.json` in the
+        run's folder says which.
     Raises: FederationError when another process carries out this run.
     """
     home = ConsortiumHome(home_path)
     folder = home.run_folder(run_id)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _locked(folder / LOCK_FILE, run_id):
-        (folder / RESULT_FILE).unlink(missing_ok=True)  # of an interruption before
+        before = read_result(home, run_id)
+        if before is not None and before["status"] in ENDED:  # NVFlare began with a job of it that others overtook
+            _LOG.warning("run %s has %s: nothing is done again", run_id, before["status"])
+            return None
+        (folder / RESULT_FILE).unlink(missing_ok=True)  # of an interruption
         return _carry_out(home, folder, run_id=run_id, plan_hash=plan_hash, transport=transport, timeouts=timeouts)
 
 

@@ -10,6 +10,7 @@ PrivacyError
     ├── NotReserved        a commit that no open reservation covers
     ├── AlreadySpent       this round was committed before: nothing may be released for it again
     ├── LedgerBusy         another process holds the ledger's write lock
+    ├── LedgerUnusable     its file cannot be read or written: no space, no permission, a broken disk
     └── LedgerCorrupt      the record is not the one this ledger wrote
         └── LedgerRolledBack   the record is an older copy of itself
 """
@@ -83,6 +84,10 @@ class AlreadySpent(LedgerError):
 
 class LedgerBusy(LedgerError):
     """Another process holds the ledger's write lock."""
+
+
+class LedgerUnusable(LedgerError):
+    """The ledger's file cannot be read or written: no space, no permission, a broken disk."""
 
 
 class LedgerCorrupt(LedgerError):

@@ -38,7 +38,7 @@ from typing import Any, TypeAlias
 
 import rfc8785
 
-from privacy.errors import LedgerBusy, LedgerCorrupt, LedgerError, LedgerRolledBack
+from privacy.errors import LedgerBusy, LedgerCorrupt, LedgerError, LedgerRolledBack, LedgerUnusable
 
 HASH_PREFIX = b"zegel ledger v1\n"
 NO_ROW = "sha256:" + 64 * "0"
@@ -318,10 +318,10 @@ def _connected(path: Path) -> Iterator[sqlite3.Connection]:
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise LedgerBusy(f"{path} is locked by another process for {_BUSY_TIMEOUT_S:g} s: try again") from error
         if code == sqlite3.SQLITE_CANTOPEN and not path.exists():
-            raise LedgerError(f"{path}: there is no ledger. Create it once, at the site's setup") from error
+            raise LedgerUnusable(f"{path}: there is no ledger. Create it once, at the site's setup") from error
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
             raise LedgerCorrupt(f"{path} is not an intact ledger: {error}. {RESTORE}") from error
-        raise LedgerError(f"{path}: {error}") from error
+        raise LedgerUnusable(f"{path}: {error}") from error
 
 
 def _insert(connection: sqlite3.Connection, body: dict[str, Any], newest: Row | None) -> Row:

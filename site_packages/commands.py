@@ -151,22 +151,28 @@ def manifest(
 @site_app.command()
 def start(
     wait: Annotated[
-        float, typer.Option(help="Seconds a renewed certificate has to be let in before the old one is used again.")
+        float,
+        typer.Option(
+            help="Seconds to wait until the server lets it in. A renewed certificate that was not let in by then makes "
+            "way for the old one.",
+            min=0,
+        ),
     ] = LET_IN_S,
     home: Home = HERE,
     as_json: AsJson = False,
 ) -> None:
     """Start this hospital's client. It keeps running after this command; refuses a loosened kit.
 
+    Exit code 1 if the server turns it away, with the reason. A server that is down makes it wait and try again.
     If a renewed certificate waits, it is started with that one, and with the old one again if the server does not let
     it in.
     """
     from jobs.federation import process
     from site_packages import renewing
     from site_packages.home import SiteHome, utc_now
-    from site_packages.starting import start_client, waiting_to_be_let_in
+    from site_packages.starting import start_client, start_until_let_in, waiting_to_be_let_in
 
-    renewed = None
+    renewed, let_in = None, False
     with told():
         site = SiteHome(home)
         name = site.identity().name
@@ -180,7 +186,7 @@ def start(
                 now=utc_now(),
             )
         else:
-            start_client(site, now=utc_now())
+            let_in = start_until_let_in(site, clock=utc_now, timeout_s=wait)
         running = process.find(site.kit)
     lines = {
         None: [],
@@ -195,7 +201,11 @@ def start(
         lines.append(f"{name} ended again at once; the end of {site.kit / 'console.log'} says why.")
     else:
         lines.append(f"{name} is running as process {running.pid}; its own log is {site.kit / 'console.log'}.")
-    answer({"site": name, "pid": None if running is None else running.pid, "renewal": renewed}, lines, as_json)
+        if renewed is None and not let_in:
+            lines.append("The server has not let it in yet; it asks again by itself.")
+    let_in = let_in or renewed == renewing.RENEWED
+    said = {"site": name, "pid": None if running is None else running.pid, "let_in": let_in, "renewal": renewed}
+    answer(said, lines, as_json)
     if running is None or renewed in (renewing.GONE_BACK, renewing.WAITING):
         raise typer.Exit(1)
 

@@ -45,7 +45,7 @@ def ledger(home: Home = HERE, as_json: AsJson = False) -> None:
 
 def releases(as_json: AsJson = False) -> None:
     """Everything that leaves this hospital: plain, with noise, masked, or part of the protocol."""
-    from site_packages.plain_releases import LEAVES, MEANING
+    from jobs.leaves import LEAVES, MEANING
 
     value = {how: [item.what for item in LEAVES if item.how == how] for how in MEANING}
     lines = []

@@ -6,7 +6,8 @@ either. Three things are added, by NVFlare's own means and without patching it:
 * a filter on registrations: the certificate presented must be one that the log has, and that counts now. NVFlare then
   checks that the client holds its key and bears its name;
 * every `POLL_S` seconds the hospitals that the log bars are put on NVFlare's denylist, and those it bars no more are
-  taken off. Being put on it ends the session: the token is dropped, heartbeats and registrations are refused;
+  taken off. Being put on it ends the session: the token is dropped, heartbeats and registrations are refused. With the
+  same step the door notes whom NVFlare heard of (`jobs.federation.presence`);
 * the server can sign as soon as anybody can reach it (`let_sign`).
 
 Invariants:
@@ -22,8 +23,8 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from audit.certificates import CLIENT, certificate_digest, identity_of
 from audit.errors import AuditError
 from jobs.errors import JobError
 from jobs.federation.kit import SETTINGS_FILE
+from jobs.federation.presence import PresenceNotes, presence_path
 from jobs.home import ConsortiumHome
 from jobs.standing import LogStanding, Standing
 
@@ -175,11 +177,25 @@ class Door(FLComponent):  # type: ignore[misc]
         engine.get_cell().core_cell.add_incoming_request_filter(
             channel=CellChannel.SERVER_MAIN, topic=CellChannelTopic.Register, cb=self.admit
         )
-        threading.Thread(target=self._watch, args=(denylist,), name="door", daemon=True).start()
+        notes = PresenceNotes(presence_path(home), home.clock)
+        threading.Thread(target=self._watch, args=(denylist, notes, engine), name="door", daemon=True).start()
 
-    def _watch(self, denylist: Denylist) -> None:
+    def _watch(self, denylist: Denylist, notes: PresenceNotes, engine: Any) -> None:
         while not self._closing.wait(POLL_S):
             try:
                 denylist.follow()
             except (AuditError, JobError, OSError) as error:
                 _LOG.error("who is barred cannot be seen at the moment: %s", error)
+            try:
+                notes.note(heartbeats(engine.get_clients()))
+            except Exception:  # noqa: BLE001 - whatever is wrong with a note for people, the barred are shown out
+                _LOG.exception("who is connected cannot be noted at the moment")
+
+
+def heartbeats(clients: Iterable[Any]) -> dict[str, datetime]:
+    """When each of NVFlare's clients was last heard of; of two sessions of one hospital the later."""
+    heard: dict[str, datetime] = {}
+    for client in clients:
+        moment = datetime.fromtimestamp(client.last_connect_time, UTC)
+        heard[client.name] = max(moment, heard.get(client.name, moment))
+    return heard

@@ -2,7 +2,8 @@
 
 The process is NVFlare's own entry point, started as its `sub_start.sh` does, in a session of its own with its output
 in `console.log`. A file `process.json` names it by pid and start time, so that a recycled pid is never signalled.
-Stopping ends the job processes too; they are the process's children.
+Stopping ends the job processes too; they are the process's children. What was left without a record or a parent is
+found by its command line.
 """
 
 from __future__ import annotations
@@ -20,8 +21,13 @@ import psutil
 
 from jobs.errors import FederationError
 
-JOB_MODULES = frozenset(
-    {"nvflare.private.fed.app.server.runner_process", "nvflare.private.fed.app.client.worker_process"}
+SERVER_MODULE = "nvflare.private.fed.app.server.server_train"
+CLIENT_MODULE = "nvflare.private.fed.app.client.client_train"
+MODULES = frozenset(
+    {
+        *(SERVER_MODULE, "nvflare.private.fed.app.server.runner_process"),
+        *(CLIENT_MODULE, "nvflare.private.fed.app.client.worker_process"),
+    }
 )
 STOP_GRACE_S = 5.0  # time to leave on SIGTERM before SIGKILL
 
@@ -36,26 +42,24 @@ class Process:
 
 def server_command(workspace: Path, *, organisation: str) -> list[str]:
     """The command line of a server whose kit lies in `workspace`."""
-    return _command(
-        "nvflare.private.fed.app.server.server_train", workspace, "fed_server.json", [f"org={organisation}"]
-    )
+    return _command(SERVER_MODULE, workspace, "fed_server.json", [f"org={organisation}"])
 
 
 def site_command(workspace: Path, *, name: str, organisation: str) -> list[str]:
     """The command line of a hospital's client whose kit lies in `workspace`."""
     settings = [f"uid={name}", f"org={organisation}"]
-    return _command("nvflare.private.fed.app.client.client_train", workspace, "fed_client.json", settings)
+    return _command(CLIENT_MODULE, workspace, "fed_client.json", settings)
 
 
 def start(command: Sequence[str], *, workspace: Path) -> Process:
-    """Start a process that outlives this one, after ending job processes that an earlier one left when it was killed.
+    """Start a process that outlives this one, after ending what an earlier one left when it was killed.
 
     Raises: FederationError when one is already running from this workspace.
     """
     running = find(workspace)
     if running is not None:
         raise FederationError(f"already running as process {running.pid}; stop it first")
-    _end(_job_processes(workspace))
+    _end(_left(workspace))
     (workspace / "transfer").mkdir(exist_ok=True, mode=0o700)
     for leftover in ("shutdown.fl", "restart.fl"):
         (workspace / leftover).unlink(missing_ok=True)
@@ -113,20 +117,21 @@ def stop(workspace: Path) -> bool:
     if process is not None:
         parent = psutil.Process(process.pid)
         _end([parent, *parent.children(recursive=True)])
-    _end(_job_processes(workspace))
+    _end(_left(workspace))
     (workspace / "process.json").unlink(missing_ok=True)
     return process is not None
 
 
-def _job_processes(workspace: Path) -> list[psutil.Process]:
-    """Job processes of this workspace, whether or not the process that started them lives.
+def _left(workspace: Path) -> list[psutil.Process]:
+    """NVFlare's processes of this workspace, whether or not the one that started them lives, or wrote them down.
 
-    One that outlives its parent would hold a hospital's ledger, or the lock of a run.
+    A job process that outlives its parent would hold a hospital's ledger, or the lock of a run. A command that is
+    ended between starting a process and recording it leaves one that nobody finds by its record.
     """
     return [
         process
         for process in psutil.process_iter(["cmdline"])
-        if str(workspace) in (arguments := process.info["cmdline"] or ()) and not JOB_MODULES.isdisjoint(arguments)
+        if str(workspace) in (arguments := process.info["cmdline"] or ()) and not MODULES.isdisjoint(arguments)
     ]
 
 

@@ -15,13 +15,17 @@ from cryptography.exceptions import InvalidSignature
 from audit.certificates import load_certificate
 from audit.errors import AuditError
 from jobs.errors import FederationError
+from jobs.federation.job import JOB_NAME
 from jobs.home import ConsortiumHome
 
 # NVFlare warns of every attempt to reach a server that is away; whoever waits for one is told by our own error.
 logging.getLogger("nvflare").addHandler(logging.NullHandler())
 
-LOGIN_TIMEOUT_S = 5.0
+LOGIN_TIMEOUT_S = 10.0
+NOT_BEGUN = "SUBMITTED"  # NVFlare's word; it goes on from these alone when its server was started again
+MOST_JOBS = 100  # of the newest ones, in which a run's are looked for
 GATHERING_S = 10.0  # for hospitals that come back after the first of them
+HEARD_OF_WITHIN_S = 35.0  # a client reports every 10 s, and NVFlare keeps one that has died on its list for 10 minutes
 
 
 class Session:
@@ -31,8 +35,14 @@ class Session:
         self._session = session
 
     def connected(self) -> tuple[str, ...]:
-        """Names of the hospitals connected now, sorted."""
-        return tuple(sorted(client.name for client in self._session.get_system_info().client_info))
+        """Names of the hospitals that are connected and were heard of lately, sorted."""
+        since = time.time() - HEARD_OF_WITHIN_S  # the account is used on the server's machine: one clock
+        clients = self._session.get_system_info().client_info
+        return tuple(sorted(client.name for client in clients if client.last_connect_time > since))
+
+    def server_started(self) -> float:
+        """When the server came up, in seconds since the epoch by its clock."""
+        return float(self._session.get_system_info().server_info.start_time)
 
     def submit(self, job: Path) -> str:
         """Hand a job folder to the server; returns NVFlare's job id."""
@@ -41,6 +51,21 @@ class Session:
     def status(self, job_id: str) -> str:
         """NVFlare's word for where the job is, such as RUNNING or FINISHED:COMPLETED."""
         return str(self._session.get_job_meta(job_id).get("status"))
+
+    def going_on(self, run_id: str) -> tuple[str, ...]:
+        """Ids of the jobs that carry out a run and are not over."""
+        jobs = self._session.list_jobs(limit=MOST_JOBS, reverse=True)
+        return tuple(
+            str(job["job_id"])
+            for job in jobs
+            if job.get("job_name") == f"{JOB_NAME} {run_id}" and not str(job.get("status")).startswith("FINISHED")
+        )
+
+    def withdraw(self, run_id: str) -> None:
+        """End the jobs of a run that have not begun, so that none begins when another one carries the run out."""
+        for job_id in self.going_on(run_id):
+            if self.status(job_id) == NOT_BEGUN:
+                self.abort(job_id)
 
     def abort(self, job_id: str) -> None:
         """End a job."""

@@ -23,7 +23,8 @@ from jobs.records import read_progress, recorded_by_run
 from site_packages.home import SiteHome
 from site_packages.limits import TRAINING
 
-TIMEOUT_S = 300
+TIMEOUT_S = 900  # only ever reached when something hangs; a busy machine may take its time
+WAIT_S = 300.0
 CLIENT, SERVER = "client.client_train", "server.server_train"  # NVFlare's entry points
 SITE_JOB, SERVER_JOB = "client.worker_process", "server.runner_process"
 
@@ -39,7 +40,7 @@ def zegel(*arguments: str | Path, timeout_s: float = TIMEOUT_S) -> subprocess.Co
     )
 
 
-def wait_until(what: str, holds: Callable[[], bool], *, timeout_s: float = 120.0) -> None:
+def wait_until(what: str, holds: Callable[[], bool], *, timeout_s: float = WAIT_S) -> None:
     deadline = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < deadline, f"waited {timeout_s:g} s for: {what}"
@@ -57,9 +58,11 @@ def processes(kit: Path, entry_point: str) -> list[int]:
 
 
 def kill(kit: Path, entry_point: str) -> None:
-    """kill -9 of the one process of a kind that runs from a kit."""
+    """kill -9 of the one process of a kind that runs from a kit; it is gone when this returns."""
     (pid,) = processes(kit, entry_point)
-    os.kill(pid, signal.SIGKILL)
+    process = psutil.Process(pid)
+    process.kill()
+    process.wait(timeout=20)
 
 
 @contextmanager
@@ -124,6 +127,9 @@ class Live:
     def config(self) -> dict[str, Any]:
         value: dict[str, Any] = json.loads((self.consortium / "consortium.json").read_text(encoding="utf-8"))
         return value
+
+    def server_log(self) -> str:
+        return (self.server_kit / "console.log").read_text(encoding="utf-8", errors="replace")
 
     def zegel(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         return zegel(*arguments)

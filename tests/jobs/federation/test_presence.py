@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from jobs.errors import FederationError
-from jobs.federation.door import heartbeats
+from jobs.federation.door import Door, heartbeats
 from jobs.federation.presence import CONNECTED_WITHIN, NOTED_EVERY, PresenceNotes, Seen, presence_path, read_presence
 from jobs.home import ConsortiumHome
 
@@ -74,6 +74,38 @@ def test_a_damaged_file_is_named_and_written_anew(home: ConsortiumHome, content:
         read_presence(home)
     PresenceNotes(presence_path(home), lambda: NOON).note({"amstel": NOON})
     assert read_presence(home) == {"amstel": Seen(NOON, NOON)}
+
+
+class Closing:
+    """A door that closes after so many looks."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    def wait(self, _timeout: float) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+
+class Counting:
+    """A denylist that counts how often it followed the log."""
+
+    followed = 0
+
+    def follow(self) -> None:
+        self.followed += 1
+
+
+@pytest.mark.parametrize("failing", [AttributeError("no such client"), OSError("disk full"), ValueError("time")])
+def test_whatever_is_wrong_with_the_notes_the_denylist_is_kept(home: ConsortiumHome, failing: Exception) -> None:
+    class Engine:
+        def get_clients(self) -> list[object]:
+            raise failing
+
+    door, denylist = Door(), Counting()
+    door._closing = Closing(3)  # type: ignore[assignment]
+    door._watch(denylist, PresenceNotes(presence_path(home), lambda: NOON), Engine())  # type: ignore[arg-type]
+    assert denylist.followed == 3
 
 
 def test_of_two_sessions_of_a_hospital_the_later_counts() -> None:
