@@ -251,7 +251,10 @@ def in_postgresql(folder: Path, home: ConsortiumHome) -> Iterator[tuple[Path, st
         (other / "consortium.json").write_text(json.dumps(config), encoding="utf-8")
         pages = server.new_database()
         assert server.process is not None
-        yield other, server.url(OWNER, pages), server.process.pid
+        try:
+            yield other, server.url(OWNER, pages), server.process.pid
+        finally:
+            shutil.rmtree(other)
 
 
 def copy_log(home: ConsortiumHome, url: str) -> None:

@@ -1,20 +1,23 @@
-"""Plans, runs, rounds, versions and reports, and the privacy loss they tell of: from the entry to its rows.
-
-What is spent follows from what was signed or logged, and from nothing else: an acceptance reserves the epsilon it
-states; a finished run turns the reservation of each hospital that took part in a round into the run's epsilon; a report
-about a version costs what its mechanism states. Epsilons are added up (basic composition). A run that was given up has
-no entry that says so: its reservations stay.
-"""
+"""Plans, runs, rounds, versions and reports: from the entry to its rows."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from admin_api.reading.fold import PERSON, PLAN, RUN, SITE, VERSION, Fold, listed
-from admin_api.reading.rows import Row
+from admin_api.reading.fold_privacy import (
+    ENDED,
+    REPORTED,
+    RESERVED,
+    SPENT,
+    TRAINING,
+    VALIDATION,
+    figure,
+    spend,
+    stated,
+)
 from admin_api.reading.tables import (
     CodeRow,
     HospitalRow,
@@ -22,8 +25,6 @@ from admin_api.reading.tables import (
     ParentRow,
     PartRow,
     PlanRow,
-    PointRow,
-    PrivacyRow,
     ReportRow,
     RunRow,
     VersionRow,
@@ -41,11 +42,9 @@ from audit.entry import (
     VERSION_CREATED,
 )
 
-TRAINING, VALIDATION = "training", "validation"  # cohorts, as hospitals name them
 ASKED, ACCEPTED, REFUSED = "asked", "accepted", "refused"
 STARTED, FINISHED = "started", "finished"
 PROPOSED, CARRIED_OUT = "proposed", "carried out"
-RESERVED, SPENT, ENDED, REPORTED, STATED = "reserved", "spent", "ended", "reported", "stated"
 HEADLINE = (
     "admissions",
     "hit@1",
@@ -156,7 +155,7 @@ def site_accepted(fold: Fold) -> None:
     part = _part(fold, run_id, site)
     hospital = fold.hospital(site)
     hospital["last_run"] = run_id
-    _stated(fold, site, run_id, statement)
+    stated(fold, site, run_id, statement)
     if part["state"] == ACCEPTED:
         return  # a coordinator that goes on logs it again
     _answered(fold, run_id, part, ACCEPTED)
@@ -166,7 +165,7 @@ def site_accepted(fold: Fold) -> None:
     if part["reserved"]:
         run = fold.rows.look(RunRow, run_id)
         delta = None if run is None else run["delta"]
-        _spend(fold, site, TRAINING, RESERVED, run_id, part["reserved"], delta, reserved=part["reserved"])
+        spend(fold, site, TRAINING, RESERVED, run_id, part["reserved"], delta, reserved=part["reserved"])
 
 
 def site_refused(fold: Fold) -> None:
@@ -277,7 +276,7 @@ def run_finished(fold: Fold) -> None:
     for part in fold.rows.all(PartRow, run=body["run_id"]):
         if part["state"] == ACCEPTED and (part["reserved"] or part["rounds"]):
             spent = epsilon if part["rounds"] else 0.0
-            _spend(fold, part["site"], TRAINING, SPENT if spent else ENDED, body["run_id"], spent, body["delta"],
+            spend(fold, part["site"], TRAINING, SPENT if spent else ENDED, body["run_id"], spent, body["delta"],
                    reserved=-part["reserved"], spent=spent)  # fmt: skip
 
 
@@ -317,10 +316,10 @@ def metrics_reported(fold: Fold) -> None:
     fold.mention(RUN, run_id)
     hospital = fold.hospital(site)
     mechanism = statement["mechanism"]
-    epsilon, delta = _number(mechanism.get("epsilon")), _number(mechanism.get("delta"))
-    _stated(fold, site, run_id, statement)
+    epsilon, delta = figure(mechanism.get("epsilon")), figure(mechanism.get("delta"))
+    stated(fold, site, run_id, statement)
     if epsilon:
-        _spend(fold, site, _cohort(statement["cohort"]), REPORTED, run_id, epsilon, delta, spent=epsilon)
+        spend(fold, site, _cohort(statement["cohort"]), REPORTED, run_id, epsilon, delta, spent=epsilon)
     if fold.rows.look(ReportRow, version, site) is not None:
         return  # the first report counts (audit.metrics_trace)
     cells = {
@@ -353,63 +352,6 @@ def _cohort(cohort: Any) -> str:
     """A cohort's name; the log lets hospitals describe it as they like."""
     named = cohort.get("name") if isinstance(cohort, dict) else cohort
     return named if isinstance(named, str) and named else VALIDATION
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _spend(
-    fold: Fold,
-    site: str,
-    cohort: str,
-    event: str,
-    run_id: str,
-    epsilon: float,
-    delta: float | None,
-    *,
-    spent: float = 0.0,
-    reserved: float = 0.0,
-) -> None:
-    """Count a privacy loss, and keep the totals after it as a point of the burn-down."""
-    row = _privacy(fold, site, cohort)
-    row["spent"] += spent
-    row["reserved"] = max(0.0, row["reserved"] + reserved)
-    row["events"] += 1
-    _point(fold, row, event, run_id, epsilon, delta)
-    hospital = fold.rows.change(HospitalRow, site)
-    if hospital is not None and cohort == TRAINING:  # cohorts are different patients; the sums are not added up
-        hospital["spent"] += spent
-        hospital["reserved"] = max(0.0, hospital["reserved"] + reserved)
-
-
-def _stated(fold: Fold, site: str, run_id: str, statement: Mapping[str, Any]) -> None:
-    """Where the hospital's ledger stands, where its signed statement says so (audit.schema: `budgets`)."""
-    for budget in statement.get("budgets", ()):
-        row = _privacy(fold, site, budget["cohort"])
-        row["budget"], row["budget_delta"] = float(budget["epsilon"]), float(budget["delta"])
-        row["ledger_spent"], row["ledger_reserved"] = float(budget["spent"]), float(budget["reserved"])
-        row["stated_entry"] = fold.index
-        _point(fold, row, STATED, run_id, 0.0, None)
-
-
-def _privacy(fold: Fold, site: str, cohort: str) -> Row:
-    row = fold.rows.change(PrivacyRow, site, cohort)
-    if row is None:
-        row = fold.rows.put(PrivacyRow, site=site, cohort=cohort, spent=0.0, reserved=0.0, events=0)
-    row["last_entry"], row["last_time"] = fold.index, fold.time
-    return row
-
-
-def _point(fold: Fold, row: Row, event: str, run_id: str, epsilon: float, delta: float | None) -> None:
-    """One per entry and cohort: what is counted takes the place of what was only stated."""
-    totals = {field: row[field] for field in ("spent", "reserved", "budget", "ledger_spent", "ledger_reserved")}
-    if row["stated_entry"] != fold.index:  # what it stated earlier says nothing about now
-        totals["ledger_spent"] = totals["ledger_reserved"] = None
-    fold.rows.put(
-        PointRow, site=row["site"], entry=fold.index, cohort=row["cohort"], time=fold.time, event=event, run=run_id,
-        epsilon=epsilon, delta=delta, **totals,
-    )  # fmt: skip
 
 
 FOLDS = {

@@ -6,7 +6,8 @@ The state tells the last word that was logged. Whether the decisions suffice is 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -117,6 +118,14 @@ def one(room: ReadingRoom, plan_hash: str) -> Plan:
     return _made(row, name, decisions=decisions(room, "plan", plan_hash), runs=tuple(each.run for each in carried))
 
 
+def several(room: ReadingRoom, hashes: Iterable[str]) -> Mapping[str, Plan]:
+    """These plans by hash, without decisions and runs; those that nobody proposed are left out."""
+    names = room.names()
+    with room.rows() as connection:
+        rows = connection.execute(select(_PLAN).where(_P.plan_hash.in_(sorted(set(hashes)))))
+        return {row.plan_hash: _made(row, names.get(row.proposer, row.proposer)) for row in rows}
+
+
 def label_space(room: ReadingRoom, plan_hash: str) -> tuple[str, ...]:
     """The codes of a plan, sorted; none when its text is not kept here. Raises NotKnown."""
     spaces = table(LabelSpaceRow).c
@@ -137,6 +146,18 @@ def decisions(room: ReadingRoom, what: str, digest: str) -> tuple[Decision, ...]
     with room.rows() as connection:
         rows = connection.execute(query).all()
     return decisions_of(room, rows)
+
+
+def decisions_about_several(room: ReadingRoom, what: str, digests: Iterable[str]) -> Mapping[str, tuple[Decision, ...]]:
+    """The same about several of a kind, by digest."""
+    columns = _DECISION.c
+    query = select(_DECISION).where(columns.digest.in_(sorted(set(digests))), columns.what == what)
+    with room.rows() as connection:
+        rows = connection.execute(query.order_by(columns.entry)).all()
+    found: defaultdict[str, tuple[Decision, ...]] = defaultdict(tuple)
+    for each in decisions_of(room, rows):
+        found[each.digest] += (each,)
+    return found
 
 
 def decisions_of(room: ReadingRoom, rows: Sequence[Row[Any]]) -> tuple[Decision, ...]:

@@ -6,7 +6,8 @@ States are those of the log's moves, each of which was judged when it was logged
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -160,6 +161,14 @@ def certified(room: ReadingRoom, task: str) -> Release | None:
 def of_version(room: ReadingRoom, version: str) -> tuple[Release, ...]:
     """The releases a version was put up for, oldest first."""
     return tuple(_all(room, select(_RELEASE).where(_R.version == version).order_by(_R.entry)))
+
+
+def of_versions(room: ReadingRoom, versions: Iterable[str]) -> Mapping[str, tuple[Release, ...]]:
+    """The same of several versions."""
+    found: defaultdict[str, tuple[Release, ...]] = defaultdict(tuple)
+    for each in _all(room, select(_RELEASE).where(_R.version.in_(sorted(set(versions)))).order_by(_R.entry)):
+        found[each.version] += (each,)
+    return found
 
 
 def successors(room: ReadingRoom, release: str) -> tuple[Release, ...]:

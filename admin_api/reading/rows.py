@@ -7,10 +7,12 @@ own would take longer than everything else that projecting an entry takes.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from admin_api.reading.tables import ReadingTable, table
 
@@ -22,7 +24,8 @@ class Rows:
     """What one transaction reads and writes. Nothing is written before `write`."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self._driver: Any = connection.connection.driver_connection
+        self._errors: type[Exception] = connection.dialect.loaded_dbapi.Error
         self._sqlite = connection.dialect.name == "sqlite"
         self._mark = "?" if self._sqlite else "%s"
         self._kept: defaultdict[type[ReadingTable], dict[Key, Row | None]] = defaultdict(dict)
@@ -83,7 +86,8 @@ class Rows:
         query = f"SELECT {listed} FROM {table(kind).name}"  # noqa: S608 - our own names
         if where:
             query += " WHERE " + " AND ".join(f'"{name}" = {self._mark}' for name in where)
-        found = self._connection.exec_driver_sql(query, tuple(where.values()))
+        with self._translated(query):
+            found = self._driver.execute(query, tuple(where.values())).fetchall()
         return [dict(zip(names, values, strict=True)) for values in found]
 
     def _read(self, kind: type[ReadingTable], key: Key) -> Row | None:
@@ -104,8 +108,8 @@ class Rows:
             self._many(self._inserting(kind), rows)
             return
         listed = ", ".join(f'"{column.name}"' for column in table(kind).columns)
-        driver: Any = self._connection.connection.driver_connection
-        with driver.cursor() as cursor, cursor.copy(f"COPY {table(kind).name} ({listed}) FROM STDIN") as copy:
+        statement = f"COPY {table(kind).name} ({listed}) FROM STDIN"
+        with self._translated(statement), self._driver.cursor() as cursor, cursor.copy(statement) as copy:
             for row in rows:
                 copy.write_row(row)
 
@@ -117,4 +121,13 @@ class Rows:
 
     def _many(self, statement: str, rows: Sequence[Key]) -> None:
         if rows:
-            self._connection.exec_driver_sql(statement, list(rows))
+            with self._translated(statement):
+                self._driver.cursor().executemany(statement, rows)
+
+    @contextmanager
+    def _translated(self, statement: str) -> Iterator[None]:
+        """The driver's errors as SQLAlchemy would raise them."""
+        try:
+            yield
+        except self._errors as error:
+            raise DBAPIError.instance(statement, None, error, self._errors) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -120,6 +121,13 @@ def one(room: ReadingRoom, run: str) -> Run:
     return _made(row)
 
 
+def several(room: ReadingRoom, names: Iterable[str]) -> Mapping[str, Run]:
+    """These runs by name; those that the log does not know are left out."""
+    with room.rows() as connection:
+        rows = connection.execute(select(_RUN).where(_RUN.c.run.in_(sorted(set(names)))))
+        return {row.run: _made(row) for row in rows}
+
+
 def of_version(room: ReadingRoom, version: str) -> Run:
     """The run that made a version; raises NotKnown."""
     columns = table(VersionRow).c
@@ -136,6 +144,16 @@ def parts(room: ReadingRoom, run: str) -> tuple[Part, ...]:
     query = select(_PART).where(_PART.c.run == run).order_by(_PART.c.site)
     with room.rows() as connection:
         return tuple(part_of(row) for row in connection.execute(query))
+
+
+def parts_of_several(room: ReadingRoom, names: Iterable[str]) -> Mapping[str, tuple[Part, ...]]:
+    """The same of several runs."""
+    found: defaultdict[str, tuple[Part, ...]] = defaultdict(tuple)
+    query = select(_PART).where(_PART.c.run.in_(sorted(set(names)))).order_by(_PART.c.run, _PART.c.site)
+    with room.rows() as connection:
+        for row in connection.execute(query):
+            found[row.run] += (part_of(row),)
+    return found
 
 
 def rounds(room: ReadingRoom, run: str, *, first: int = 1, limit: int = MOST) -> tuple[Round, ...]:

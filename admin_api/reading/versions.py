@@ -107,6 +107,26 @@ def one(room: ReadingRoom, version: str) -> Version:
         return _made(connection, rows, children=tuple(row.version for row in children))[0]
 
 
+def ancestry(room: ReadingRoom, version: str, *, limit: int = 20) -> tuple[Version, ...]:
+    """The version and those it was made from, each from the first of its parents, newest first, at most `limit`.
+
+    It ends where no entry made the parent: at a version that a plan fixed as its start. Raises NotKnown.
+    """
+    rows: list[Row[Any]] = []
+    wanted: str | None = version
+    with room.rows() as connection:
+        while wanted is not None and len(rows) < limit:
+            row = connection.execute(select(_VERSION).where(_V.version == wanted)).one_or_none()
+            if row is None:
+                break
+            rows.append(row)
+            parents = json.loads(row.parents)
+            wanted = parents[0] if parents else None
+        if not rows:
+            raise NotKnown(f"no version {version} was made here")
+        return tuple(_made(connection, rows))
+
+
 def series(room: ReadingRoom, task: str, *, site: str | None = None, limit: int = 50) -> tuple[VersionReports, ...]:
     """The last `limit` versions of a task, oldest first, each with its reports' headline cells (of one hospital)."""
     query = select(_VERSION).where(_V.task == task).order_by(_V.entry.desc()).limit(min(limit, MOST))

@@ -228,6 +228,7 @@ ACCESS: dict[str, Access] = {
     "releases.compare.page": Access(PERSONS),
     "releases.certify.post": Access(ADMINS | MANAGERS),
     "releases.report.page": Access(EVERYONE),
+    "releases.picture.page": Access(EVERYONE),
     "acts.prepare.gates": Access(frozenset(GATE_SETTERS)),
     "acts.prepare.release-proposal": Access(frozenset(RELEASE_PROPOSERS)),
     "acts.prepare.release-decision": Access(PERSONS),  # which roles, the task's policy says
@@ -241,6 +242,7 @@ ACCESS: dict[str, Access] = {
     "trace.page": Access(PERSONS),
     "trace.rounds.page": Access(PERSONS),
     "authority.page": Access(PERSONS),
+    "verify.page": Access(EVERYONE),
     "log.checkpoint": Access(EVERYONE),
     "log.witnesses": Access(EVERYONE),
     "log.entries": Access(EVERYONE),  # a hospital's contact: about the own hospital

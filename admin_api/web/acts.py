@@ -26,9 +26,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlmodel import select
 from starlette.concurrency import run_in_threadpool
 
-from admin_api.errors import ApprovalError
+from admin_api.errors import ApprovalError, StatementChanged
 from admin_api.passkeys import PasskeyHolder, open_passkey, passkey_certificates
-from admin_api.signing import Prepared, Signer, StatementChanged, complete, prepare
+from admin_api.signing import Prepared, Signer, complete, prepare
 from admin_api.web.access import ACCESS
 from admin_api.web.context import Here, Viewer, Who, Workplace
 from admin_api.web.database import utc
@@ -129,8 +129,8 @@ def prepare_act(here: Workplace, viewer: Viewer, act: Act[P], parameters: P) -> 
 
     Raises Problem when the viewer has no passkey that may sign, and whatever the act refuses.
     """
-    act.words(here, viewer, parameters)
     holder, _ = _holder(here, viewer)
+    act.words(here, viewer, parameters)
     prepared = prepare(
         holder, lambda signer: act.perform(here, signer, parameters), now=here.now(), random_bytes=here.random_bytes
     )

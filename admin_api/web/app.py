@@ -1,6 +1,6 @@
 """The application: `create_app(settings)` puts the parts together and checks that nothing is left open.
 
-From the outside in: a request id and one log line per request (`observing`), security headers, the largest body,
+From the outside in: security headers, a request id and one log line per request (`observing`), the largest body,
 compression, who is asking (`sign_in.identity`), the language, and then a route behind the access table (`routes`).
 """
 
@@ -124,8 +124,8 @@ def create_app(settings: Settings, here: Workplace | None = None) -> FastAPI:
     app.add_middleware(IdentityMiddleware, here=place)
     app.add_middleware(BodyLimit, most=settings.max_body_bytes)
     app.add_middleware(GZipMiddleware, minimum_size=1024)
-    app.add_middleware(SecurityHeaders, secure=settings.secure)
     app.add_middleware(observing.Observing, measures=app.state.measures)
+    app.add_middleware(SecurityHeaders, secure=settings.secure)  # around what answers an error nobody foresaw
     return app
 
 

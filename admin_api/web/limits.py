@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -9,8 +10,11 @@ from admin_api.web.language import N_
 from admin_api.web.problems import Problem, answer
 
 
-class _TooLarge(Exception):
-    pass
+class _TooLarge(HTTPException):
+    """An HTTPException, so that who reads the body further in passes it on instead of calling it malformed."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(413, f"a request's body may have {most} bytes at most")
 
 
 class BodyLimit:
@@ -37,7 +41,7 @@ class BodyLimit:
             message = await receive()
             read += len(message.get("body", b""))
             if read > self._most:
-                raise _TooLarge
+                raise _TooLarge(self._most)
             return message
 
         async def noted(message: Message) -> None:

@@ -98,7 +98,7 @@ class _Guarded(APIRoute):
             viewer = viewer_or_nobody(request)
             if key is None or viewer is None:
                 return await inner(request)
-            return await _once(request, inner, access, viewer, key)
+            return await _once(request, inner, access, viewer, key, exact=needs_key)
 
         return handle
 
@@ -130,12 +130,19 @@ async def _key_of(request: Request) -> str | None:
     return key
 
 
-async def _once(request: Request, inner: _Handler, access: Access, viewer: Viewer, key: str) -> Response:
+async def _once(
+    request: Request, inner: _Handler, access: Access, viewer: Viewer, key: str, *, exact: bool
+) -> Response:
+    """The handler's answer, once per key. `exact`: another request with the same key is refused; of a form it is a
+    new one, since somebody went back and sent other values.
+    """
     here = workplace(request)
     body = await request.body() if access.keeps_request else b""
     digest = hashlib.sha256(
         json.dumps([request.method, request.url.path, request.url.query]).encode() + b"\n" + body
     ).hexdigest()
+    if not exact:
+        key = hashlib.sha256(f"{key} {digest}".encode()).hexdigest()
     before = await run_in_threadpool(_begin, here.database, viewer.account, key, digest, here.now())
     if before is not None:
         return before
@@ -144,7 +151,7 @@ async def _once(request: Request, inner: _Handler, access: Access, viewer: Viewe
     except BaseException:
         await run_in_threadpool(_forget, here.database, viewer.account, key)
         raise
-    if response.status_code >= 500 or not hasattr(response, "body"):
+    if response.status_code >= 400 or not hasattr(response, "body"):  # nothing was changed
         await run_in_threadpool(_forget, here.database, viewer.account, key)
         return response
     await run_in_threadpool(_keep, here.database, viewer.account, key, response, access.keeps_answer)

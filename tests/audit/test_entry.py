@@ -49,6 +49,11 @@ def test_every_field_is_needed_and_no_other_is_allowed(whole: Story) -> None:
 
 
 BAD_BODIES: list[tuple[str, str, dict[str, Any], str]] = [
+    ("a name for an account", "access.granted", {"account": "Ada Beheer"}, "16 hex digits"),
+    ("nobody for an account", "access.granted", {"account": None}, "16 hex digits"),
+    ("a name for whoever did it", "access.ended", {"by": "Ada"}, "16 hex digits"),
+    ("a reason in words", "access.refused", {"reason": "198.51.100.7"}, "unknown or"),
+    ("no refusal at all", "access.refused", {"count": 0}, "integer of at least 1"),
     ("round 0", "round.completed", {"round": 0}, "integer of at least 1"),
     ("round true", "round.completed", {"round": True}, "integer of at least 1"),
     ("the same site twice", "round.completed", {"participants": ["a", "a"]}, "distinct"),
@@ -65,8 +70,8 @@ BAD_BODIES: list[tuple[str, str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("name", "kind", "changes", "message"), BAD_BODIES, ids=[name for name, _, _, _ in BAD_BODIES])
-def test_bad_bodies_are_refused(told: Story, name: str, kind: str, changes: dict[str, Any], message: str) -> None:
-    entry = first(told, kind)
+def test_bad_bodies_are_refused(whole: Story, name: str, kind: str, changes: dict[str, Any], message: str) -> None:
+    entry = first(whole, kind)
     with pytest.raises(EntryError, match=message):
         Entry(kind, entry.time, {**entry.body, **changes})
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
+from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field
 
 from admin_api.reading import releases, runs
@@ -17,6 +18,7 @@ from admin_api.web.language import _
 from admin_api.web.logbook.evidence import checkpoint_view, witness_views
 from admin_api.web.paging import Name
 from admin_api.web.problems import problems
+from admin_api.web.releases.dossiers import dossier_path
 from admin_api.web.rendering import render
 from admin_api.web.routes import ApiRoute, PageRoute
 
@@ -27,6 +29,8 @@ _Asked = Annotated[
     str, Query(max_length=200, description="a name, a code, or the first 8 or more hex digits of a digest")
 ]
 _Traced = Annotated[str, Path(pattern=r"^(sha256:[0-9a-f]{64}|[A-Za-z0-9][A-Za-z0-9._-]{0,63})$")]
+
+_Release = Annotated[str | None, Query(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
 class Found(BaseModel):
@@ -112,7 +116,11 @@ def search_page(request: Request, here: Here, who: Who, q: _Asked = "") -> Respo
 @pages.get("/trace/{name}", name="trace.page")
 def trace_page(name: _Traced, request: Request, here: Here, who: Who) -> Response:
     """The way back, as a tree."""
-    return render(request, "authority/trace.html", name=name, trace=trace_of(here, name))
+    return render(request, "authority/trace.html", name=name, trace=trace_of(here, name), link=_link)
+
+
+def _link(text: str, href: str) -> Markup:
+    return Markup('<a href="{}">{}</a>').format(href, text)
 
 
 @pages.get("/trace/rounds/{run}", name="trace.rounds.page")
@@ -135,6 +143,37 @@ def rounds_page(run: Name, request: Request, here: Here, who: Who) -> Response:
             for each in runs.rounds(here.reading, run)
         ],
     )
+
+
+@pages.get("/verify", name="verify.page")
+def verify_page(request: Request, here: Here, who: Who, release: _Release = None) -> Response:
+    """A dossier's check, done by the browser alone; `release`: one whose dossier is kept here, besides any file."""
+    config = here.home.config()
+    return render(
+        request,
+        "authority/verify.html",
+        release=release if release is not None and dossier_path(here.home, release).exists() else None,
+        vkey=config.log_vkey,
+        root=config.root_fingerprint,
+        steps=_steps(),
+    )
+
+
+def _steps() -> list[tuple[str, str]]:
+    """The steps of static/verify/dossier.js, in its order."""
+    return [
+        ("container", _("The file has the one form a dossier can have")),
+        ("manifest", _("Every member has the size and digest that the manifest states")),
+        ("identity", _("It is of this consortium's root and log")),
+        ("checkpoint", _("The log's key signed the tree and the manifest")),
+        ("inclusion", _("Every entry is in the signed tree, at its place")),
+        ("register", _("No entry that must be there was left out")),
+        ("statements", _("Everything that hospitals and people signed fits their keys")),
+        ("release", _("The release is about this model, this plan and these documents")),
+        ("approvals", _("The certification counts approvals that were given")),
+        ("standing", _("The release is not withdrawn")),
+        ("witnesses", _("Witnesses cosigned")),
+    ]
 
 
 @pages.get("/authority", name="authority.page")

@@ -5,16 +5,22 @@ Quick to read and easy to follow; what convinces an outsider is the dossier, whi
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from admin_api.errors import NotKnown
 from admin_api.reading import plans, releases, reports, runs, versions
+from admin_api.reading.plans import Decision, Plan
+from admin_api.reading.releases import Release
+from admin_api.reading.reports import Report
+from admin_api.reading.runs import Part, Run
 from admin_api.web.context import Workplace
 from admin_api.web.problems import not_found
 
-MOST_VERSIONS = 50
+AT_ONCE = 8  # versions; the rest is a click away
 
 
 class DecisionNode(BaseModel):
@@ -97,6 +103,7 @@ class Trace(BaseModel):
 
     version: str
     versions: list[VersionNode]
+    older: str | None = Field(description="where to go on: the version before the last one here")
     origin: str | None = Field(description="the initial version that no entry made; its plan names it")
 
 
@@ -111,21 +118,50 @@ def version_of(here: Workplace, name: str) -> str:
 
 
 def trace_of(here: Workplace, name: str) -> Trace:
-    """The way back from a release or version. Raises Problem 404."""
+    """The way back from a release or version, at most `AT_ONCE` versions of it. Raises Problem 404."""
     first = version_of(here, name)
-    made: list[VersionNode] = []
-    wanted: str | None = first
-    while wanted is not None and len(made) < MOST_VERSIONS:
-        try:
-            found = versions.one(here.reading, wanted)
-        except NotKnown:
-            break  # the version that the first plan fixed
-        made.append(_version(here, found))
-        wanted = found.parents[0] if found.parents else None
-    return Trace(version=first, versions=made, origin=wanted)
+    line = versions.ancestry(here.reading, first, limit=AT_ONCE + 1)
+    shown, older = line[:AT_ONCE], line[AT_ONCE:]
+    digests = [each.version for each in shown]
+    known_runs = runs.several(here.reading, (each.run for each in shown))
+    known_releases = releases.of_versions(here.reading, digests)
+    every_release = [each for some in known_releases.values() for each in some]
+    known = _Known(
+        runs=known_runs,
+        parts=runs.parts_of_several(here.reading, known_runs),
+        plans=plans.several(here.reading, (each.plan_hash for each in known_runs.values())),
+        plan_decisions=plans.decisions_about_several(
+            here.reading, "plan", (each.plan_hash for each in known_runs.values())
+        ),
+        releases=known_releases,
+        release_decisions=plans.decisions_about_several(
+            here.reading, "release", (each.statement for each in every_release)
+        ),
+        reports=reports.of_versions(here.reading, digests),
+    )
+    last = line[-1]
+    return Trace(
+        version=first,
+        versions=[_version(known, each) for each in shown],
+        older=older[0].version if older else None,
+        origin=None if older or not last.parents else last.parents[0],
+    )
 
 
-def _version(here: Workplace, found: versions.Version) -> VersionNode:
+@dataclass(frozen=True)
+class _Known:
+    """What the log says about some versions, read in a few queries."""
+
+    runs: Mapping[str, Run]
+    parts: Mapping[str, tuple[Part, ...]]
+    plans: Mapping[str, Plan]
+    plan_decisions: Mapping[str, tuple[Decision, ...]]
+    releases: Mapping[str, tuple[Release, ...]]
+    release_decisions: Mapping[str, tuple[Decision, ...]]
+    reports: tuple[Report, ...]
+
+
+def _version(known: _Known, found: versions.Version) -> VersionNode:
     return VersionNode(
         version=found.version,
         entry=found.entry,
@@ -136,11 +172,11 @@ def _version(here: Workplace, found: versions.Version) -> VersionNode:
                 release=each.release,
                 state=each.state,
                 entry=each.state_entry,
-                decisions=_decisions(here, "release", each.statement),
+                decisions=_decisions(known.release_decisions.get(each.statement, ())),
             )
-            for each in releases.of_version(here.reading, found.version)
+            for each in known.releases.get(found.version, ())
         ],
-        run=_run(here, found.run),
+        run=_run(known, known.runs[found.run]),
         reports=[
             ReportNode(
                 site=each.site,
@@ -148,17 +184,14 @@ def _version(here: Workplace, found: versions.Version) -> VersionNode:
                 time=each.time,
                 hit1=each.cells["hit@1"].value if "hit@1" in each.cells else None,
             )
-            for each in reports.of_version(here.reading, found.version)
+            for each in known.reports
+            if each.version == found.version
         ],
     )
 
 
-def _run(here: Workplace, run_id: str) -> RunNode:
-    run = runs.one(here.reading, run_id)
-    try:
-        plan = plans.one(here.reading, run.plan_hash)
-    except NotKnown:
-        plan = None
+def _run(known: _Known, run: Run) -> RunNode:
+    plan = known.plans.get(run.plan_hash)
     return RunNode(
         run=run.run,
         state=run.state,
@@ -171,10 +204,10 @@ def _run(here: Workplace, run_id: str) -> RunNode:
         plan_hash=run.plan_hash,
         plan_entry=None if plan is None else plan.entry,
         plan_title=None if plan is None else plan.title,
-        decisions=_decisions(here, "plan", run.plan_hash),
-        hospitals=[HospitalNode.model_validate(each) for each in runs.parts(here.reading, run_id)],
+        decisions=_decisions(known.plan_decisions.get(run.plan_hash, ())),
+        hospitals=[HospitalNode.model_validate(each) for each in known.parts.get(run.run, ())],
     )
 
 
-def _decisions(here: Workplace, kind: str, digest: str) -> list[DecisionNode]:
-    return [DecisionNode.model_validate(each) for each in plans.decisions(here.reading, kind, digest)]
+def _decisions(found: Iterable[Decision]) -> list[DecisionNode]:
+    return [DecisionNode.model_validate(each) for each in found]

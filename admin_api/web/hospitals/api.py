@@ -258,7 +258,7 @@ def list_requests(site: Name, here: Here) -> list[RequestLine]:
 
 @router.post(
     "/hospitals/{site}/requests", name="hospitals.requests.send", status_code=201, responses=problems(409, 503),
-    openapi_extra=file_body(ZIP, "NAME.request.zip, as `zegel site request` or `zegel site renew` made it"),
+    openapi_extra=file_body("application/octet-stream", "the NAME.request.zip that `zegel site request` made"),
 )  # fmt: skip
 def send_request(site: Name, data: Uploaded, here: Here, who: Who, response: Response) -> CertificateRequest:
     """Hand in a hospital's certificate request: the first one, or one to renew its certificate."""

@@ -21,7 +21,7 @@ from jobs.plan import Plan
 from jobs.proposal import make_plan
 from jobs.records import load_plan, plan_of_version
 
-FORECAST_S = 40.0  # that a proposal waits for its forecast
+FORECAST_S = 8.0  # that a proposal waits for its forecast; usually somebody has looked at it before
 MOST_REASON = 4000
 
 

@@ -21,7 +21,7 @@ from admin_api.web.problems import Problem, not_found, problems
 from admin_api.web.routes import ApiRoute
 
 router = APIRouter(route_class=ApiRoute, prefix="/api/v1/plans", tags=["Plans"])
-WAIT_S = 25.0  # that a program waits for a forecast
+WAIT_S = 5.0  # that a request waits for a forecast; then the program asks again
 State = Literal["proposed", "approved", "refused", "carried out"]
 DraftId = Annotated[str, Path(pattern=r"^[0-9a-f]{16}$")]
 IfMatch = Annotated[str | None, Header(description="the draft's ETag; needed")]
@@ -77,7 +77,10 @@ def list_plans(
 
 @router.post("/forecast", name="plans.forecast", responses=problems(409, 503), response_model=ForecastView)
 def forecast(question: ForecastQuestion, here: Here, who: Who) -> ForecastView:
-    """What a plan with these terms would cost a patient; nothing is proposed. May take half a minute the first time."""
+    """What a plan with these terms would cost a patient; nothing is proposed.
+
+    The first time it may take half a minute: ask again on 503.
+    """
     return _answered(ask_terms(here, question, only=who.hospital, wait_s=WAIT_S))
 
 
@@ -87,7 +90,7 @@ def list_templates() -> Templates:
     return Templates(items=[TemplateView.model_validate(each) for each in TEMPLATES])
 
 
-@router.get("/drafts", name="plans.drafts", responses=problems(503), response_model=Drafts)
+@router.get("/drafts", name="plans.drafts", responses=problems(409, 503), response_model=Drafts)
 def list_drafts(here: Here) -> Drafts:
     """All drafts, the last changed first."""
     return Drafts(items=drafts.all_drafts(here))
@@ -101,7 +104,7 @@ def make_draft(given: DraftTerms, here: Here, who: Who, response: Response) -> D
     return made
 
 
-@router.get("/drafts/{draft}", name="plans.drafts.read", responses=problems(503), response_model=Draft)
+@router.get("/drafts/{draft}", name="plans.drafts.read", responses=problems(409, 503), response_model=Draft)
 def read_draft(draft: DraftId, here: Here, response: Response) -> Draft:
     """One draft; its ETag names this version."""
     found = drafts.find_draft(here, draft)
@@ -135,5 +138,5 @@ def read_plan(plan_hash: Digest, here: Here, who: Who) -> PlanView:
     "/{plan_hash}/forecast", name="plans.read.forecast", responses=problems(409, 503), response_model=ForecastView
 )
 def read_plan_forecast(plan_hash: Digest, here: Here, who: Who) -> ForecastView:
-    """What a proposed plan costs a patient. May take half a minute the first time."""
+    """What a proposed plan costs a patient. The first time it may take half a minute: ask again on 503."""
     return _answered(plan_forecast(here, plan_hash, only=who.hospital, wait_s=WAIT_S))

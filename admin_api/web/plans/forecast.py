@@ -28,7 +28,7 @@ from admin_api.web.plans.terms import ForecastQuestion
 from jobs.plan import LOCAL, Plan
 
 ASSUMED_PATIENTS = 1000  # where no manifest says
-SAYS_LITTLE = 8.0  # epsilon from which the guarantee alone leaves an attacker nearly sure
+SAYS_LITTLE = 5.0  # epsilon above which the guarantee alone leaves an attacker more than 99.3% sure
 FALSE_POSITIVES = 0.01
 
 
@@ -238,12 +238,12 @@ def _sentences(found: Mapping[str, Any], server: float) -> list[str]:
         _(
             "Somebody who thinks it as likely as not that a patient is among the data can become %(sure)s sure at "
             "most, whatever else they know, but for a chance of %(one_in)s.",
-            sure=said.percent(surest(server), 1 if server < 5 else 3), one_in=one_in,
+            sure=_share(surest(server)), one_in=one_in,
         ),
         _(
             "A test that wrongly names 1%% of the people who are not in the data finds at most %(power)s of those who "
             "are.",
-            power=said.percent(power(server, found["delta"]), 1),
+            power=_share(power(server, found["delta"])),
         ),
     ]  # fmt: skip
     everyone = found["against_everyone"]
@@ -256,10 +256,18 @@ def _sentences(found: Mapping[str, Any], server: float) -> list[str]:
             _(
                 "If the server and all other hospitals work together, they can become %(sure)s sure at most "
                 "(epsilon %(epsilon)s).",
-                sure=said.percent(surest(everyone), 1 if everyone < 5 else 3), epsilon=said.epsilon(everyone),
+                sure=_share(surest(everyone)), epsilon=said.epsilon(everyone),
             )
         )  # fmt: skip
     return lines
+
+
+def _share(share: float) -> str:
+    """A bound in percent; never rounded to certainty."""
+    said = current()
+    if share > 0.999:
+        return ">" + said.percent(0.99999 if share > 0.99999 else 0.999, 3 if share > 0.99999 else 1)
+    return said.percent(share, 1)
 
 
 def _warnings(

@@ -105,14 +105,14 @@ def list_leavings() -> Leavings:
     return leavings()
 
 
-@router.get("/audits", name="privacy.audits", responses=problems(503), response_model=Page[AuditLine])
+@router.get("/audits", name="privacy.audits", responses=problems(409, 503), response_model=Page[AuditLine])
 def list_audits(here: Here, limit: Limit = 50, after: After = None) -> Page[AuditLine]:
     """The empirical privacy audits that were logged, newest first."""
     piece = releases.audits(here.reading, limit=limit, after=after)
     return Page(items=[AuditLine.model_validate(each) for each in piece.items], next=piece.after, total=piece.total)
 
 
-@router.get("/audits/{digest}", name="privacy.audits.read", responses=problems(503), response_model=AuditReport)
+@router.get("/audits/{digest}", name="privacy.audits.read", responses=problems(409, 503), response_model=AuditReport)
 def read_audit(digest: Digest, here: Here) -> AuditReport:
     """One audit's report: what each configuration claimed, and what the attack proved."""
     return report(here, find(here, digest))

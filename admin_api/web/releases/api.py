@@ -12,16 +12,16 @@ from admin_api.reading import releases, versions
 from admin_api.web.context import Here, Who
 from admin_api.web.paging import After, Digest, Limit, Name, Page
 from admin_api.web.problems import not_found, problems
-from admin_api.web.releases.dossiers import certify_and_keep, dossier_path
+from admin_api.web.releases.comparison import Comparison, compare
+from admin_api.web.releases.dossiers import certify_and_keep, documents_in, dossier_path
 from admin_api.web.releases.view import (
-    Comparison,
     ReleaseLine,
     ReleaseView,
     SiteReport,
-    compare,
     find_release,
     release_view,
     site_reports,
+    statement_of,
 )
 from admin_api.web.routes import ApiRoute
 
@@ -81,11 +81,15 @@ def dossier(release: Name, here: Here, who: Who) -> Response:
 
 
 def document_of(here: Here, release: str, name: str) -> bytes:
-    """A document that the release's approvals bind. Raises Problem 404."""
-    documents = release_view(here, release).documents
-    if name not in documents:
+    """A document that the release's approvals bind, or that its dossier holds besides. Raises Problem 404."""
+    statement = statement_of(here, find_release(here, release))
+    bound = {} if statement is None else statement.documents
+    if name in bound:
+        return here.home.artifacts().get(bound[name])
+    later = documents_in(here.home, release)
+    if name not in later:
         raise not_found(f"release {release} has no document {name}")
-    return here.home.artifacts().get(documents[name])
+    return later[name]
 
 
 @router.get(
@@ -95,7 +99,7 @@ def document_of(here: Here, release: str, name: str) -> bytes:
     response_class=Response,
 )
 def document(release: Name, document: Name, here: Here, who: Who) -> Response:
-    """A document of the release, as it is: report, model card, bill of materials, bridge study."""
+    """A document of the release, as it is: report, model card, bill of materials; signatures once it is certified."""
     data = document_of(here, release, document)
     return Response(
         data,

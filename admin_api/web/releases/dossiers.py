@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from admin_api.releasing import certify
+from audit.dossier import open_dossier
 from audit.durable_file import write_durably
 from jobs.home import ConsortiumHome
 
@@ -14,6 +16,12 @@ FOLDER = "dossiers"
 def dossier_path(home: ConsortiumHome, release: str) -> Path:
     """Where a release's dossier lies; `release` has been checked to be a name."""
     return home.path / FOLDER / f"{release}.dossier"
+
+
+def documents_in(home: ConsortiumHome, release: str) -> Mapping[str, bytes]:
+    """The documents in a release's dossier, by name; none before there is one."""
+    path = dossier_path(home, release)
+    return open_dossier(path.read_bytes()).documents if path.exists() else {}
 
 
 def certify_and_keep(home: ConsortiumHome, release: str) -> int:

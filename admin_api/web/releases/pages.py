@@ -12,14 +12,15 @@ from admin_api.reading import releases, runs, versions
 from admin_api.web import charts
 from admin_api.web.access import ACCESS
 from admin_api.web.context import Here, Viewer, Who
-from admin_api.web.language import _, current, ngettext
+from admin_api.web.language import N_, _, current, ngettext
 from admin_api.web.paging import After, Name
 from admin_api.web.releases.api import State, document_of, listed
+from admin_api.web.releases.comparison import HUMAN, Comparison, Difference, compare
 from admin_api.web.releases.dossiers import certify_and_keep
 from admin_api.web.releases.view import (
-    Comparison,
+    SUPERSEDED,
+    WITHDRAWN,
     ReleaseView,
-    compare,
     find_release,
     last_words,
     release_view,
@@ -27,13 +28,36 @@ from admin_api.web.releases.view import (
 from admin_api.web.rendering import render
 from admin_api.web.routes import PageRoute
 from admin_api.web.states import ROLES
-from audit.documents.collection import CANDIDATE_REPORT
+from audit.documents.bridge import ALL_HOSPITALS
+from audit.documents.collection import CANDIDATE_REPORT, PICTURE
 from audit.gates import AT_LEAST
+from audit.release import APPROVE
 from audit.release_state import CANDIDATE, CERTIFIED, WITHDRAWERS
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 AT_ONCE = 50
 _REPORT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+DOCUMENTS = {
+    "bridge-study.json": N_("Bridge study: would the series of coded diagnoses break"),
+    "candidate.html": N_("Report for those who decide"),
+    "ml-bom.cdx.json": N_("Bill of materials (CycloneDX)"),
+    "model-card.md": N_("Model card"),
+    "privacy-curve.json": N_("Privacy curve: epsilon for every delta"),
+    "provenance.json": N_("Provenance (in-toto)"),
+    "release-notes.json": N_("Release notes"),
+    "software.json": N_("Software that made it"),
+}
+EVENTS = {
+    "candidate": N_("Proposed"),
+    "approved": N_("Approved"),
+    "refused": N_("Refused"),
+    "certified": N_("Certified"),
+    "superseded": N_("Superseded"),
+    "withdrawal proposed": N_("Withdrawal proposed"),
+    "withdrawal approved": N_("Withdrawal approved"),
+    "withdrawal refused": N_("Withdrawal refused"),
+    "withdrawn": N_("Withdrawn"),
+}
 _Version = Annotated[str | None, Query(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
@@ -97,6 +121,7 @@ def gates_page(request: Request, here: Here, who: Who) -> Response:
         request,
         "releases/gates.html",
         sets=found.items,
+        in_force=set({each.task: each.entry for each in reversed(found.items)}.values()),
         tasks=releases.tasks(here.reading),
         may_set=_may(who, "acts.prepare.gates"),
         at_least=AT_LEAST,
@@ -123,28 +148,39 @@ def compare_page(request: Request, here: Here, who: Who, before: _Version = None
         before=before,
         after=after,
         comparison=found,
-        rows=[] if found is None else _rows(found),
+        rows=[] if found is None else [_row(each) for each in found.differences if each.chapter is None],
+        chapters=[] if found is None else [
+            {"chapter": each.chapter, **_row(each)} for each in found.differences if each.chapter is not None
+        ],
         charts=[] if found is None else _charts(found),
-    )
+        curve=None if found is None else _curve(found),
+        bridge=[] if found is None or found.bridge is None else [
+            {
+                "site": _("all hospitals") if each.site == ALL_HOSPITALS else each.site,
+                "against": _("the coders") if each.against == HUMAN else _("the release before"),
+                "chapter": each.chapter or _("all"),
+                "ratio": None if each.ratio is None else each.ratio.model_dump(),
+                "agreement": None if each.agreement is None else each.agreement.model_dump(),
+            }
+            for each in found.bridge.rows
+        ],
+    )  # fmt: skip
 
 
-def _rows(found: Comparison) -> list[dict[str, Any]]:
-    return [
-        {
-            "site": each.site,
-            "metric": each.metric if each.chapter is None else f"{each.metric}, {each.chapter}",
-            "before": None if each.before is None else each.before.model_dump(),
-            "after": None if each.after is None else each.after.model_dump(),
-            "change": each.change,
-            "clear": _("clear") if each.clear else _("within the intervals"),
-        }
-        for each in found.differences
-    ]
+def _row(each: Difference) -> dict[str, Any]:
+    return {
+        "site": each.site,
+        "metric": each.metric,
+        "before": None if each.before is None else each.before.model_dump(),
+        "after": None if each.after is None else each.after.model_dump(),
+        "change": each.change,
+        "clear": None if each.change is None else _("apart") if each.clear else _("overlap"),
+    }
 
 
-def _charts(found: Comparison) -> list[charts.Chart]:
+def _charts(found: Comparison) -> list[tuple[str, charts.Chart]]:
     made = []
-    for metric in ("hit@1", "hit@3", "coverage"):
+    for metric in ("hit@1", "hit@3"):
         dots = [
             charts.Dot(
                 each.site,
@@ -157,8 +193,32 @@ def _charts(found: Comparison) -> list[charts.Chart]:
             if each.metric == metric and each.chapter is None
         ]
         if dots:
-            made.append(charts.dots_with_intervals(_("%(metric)s by hospital", metric=metric), dots))
+            title = _("%(metric)s by hospital", metric=metric)
+            made.append((title, charts.dots_with_intervals(title, dots)))
     return made
+
+
+def _curve(found: Comparison) -> charts.Chart | None:
+    """Where each hospital stands between coding more and erring less: one point a version, at the plan's threshold."""
+    known = {(each.site, each.metric): each for each in found.differences if each.chapter is None}
+    lines = []
+    for site in sorted({site for site, _metric in known}):
+        coverage, precision = known.get((site, "coverage")), known.get((site, "precision"))
+        if coverage is None or precision is None:
+            continue
+        points = [
+            charts.Point(
+                x=x.value,
+                y=1 - y.value,
+                lower=None if y.upper is None else 1 - y.upper,
+                upper=None if y.lower is None else 1 - y.lower,
+            )
+            for x, y in ((coverage.before, precision.before), (coverage.after, precision.after))
+            if x is not None and y is not None and x.value is not None and y.value is not None
+        ]
+        if points:
+            lines.append(charts.Series(site, points))
+    return charts.risk_coverage(_("Coverage and risk, by hospital"), lines) if lines else None
 
 
 @router.get("/releases/{release}", name="releases.one.page")
@@ -203,18 +263,41 @@ def one_page(release: Name, request: Request, here: Here, who: Who) -> Response:
             ],
         },
         why_not=_why_not(found, who),
+        may_decide=found.state == CANDIDATE and _why_not(found, who) is None,
+        may_trace=_may(who, "trace.page"),
+        journey=_journey(found),
+        signed=[
+            (f"{each.name}, {_(ROLES[each.role])}, {each.organisation}", _(each.meaning), each.entry)
+            for each in last_words(found.decisions, found.proposer)
+            if each.decision == APPROVE
+        ],
+        documents=[
+            {
+                "name": {"text": name, "href": f"/api/v1/releases/{release}/documents/{name}"},
+                "what": _(DOCUMENTS[name]) if name in DOCUMENTS else "",
+                "digest": digest,
+            }
+            for name, digest in sorted(found.documents.items())
+        ],
         may_certify=_may(who, "releases.certify.post")
         and (found.state == CERTIFIED or (found.state == CANDIDATE and all(need.met for need in found.needs))),
-        may_withdraw=who.role in WITHDRAWERS and found.state in (CERTIFIED, "superseded") and found.withdrawal is None,
+        may_withdraw=who.role in WITHDRAWERS and found.state in (CERTIFIED, SUPERSEDED) and found.withdrawal is None,
         may_agree=who.role in WITHDRAWERS
         and found.withdrawal is not None
-        and found.state != "withdrawn"
+        and found.state != WITHDRAWN
         and found.withdrawal_by != who.account,
         report=CANDIDATE_REPORT in found.documents,
+        replacements=[
+            each.release
+            for task in releases.tasks(here.reading)
+            if found.state == CERTIFIED and task != found.task and _may(who, "acts.prepare.supersession")
+            if (each := releases.certified(here.reading, task)) is not None
+        ],
         events=[
             {
                 "when": each.time,
-                "words": each.event + (f": {each.other}" if each.other else ""),
+                "words": _(EVENTS.get(each.event, each.event)) + (f": {each.other}" if each.other else ""),
+                "state": each.event.rpartition(" ")[2],
                 "who": each.name or None,
                 "note": each.reason or None,
                 "entry": each.entry,
@@ -222,6 +305,31 @@ def one_page(release: Name, request: Request, here: Here, who: Who) -> Response:
             for each in reversed(found.history)
         ],
     )
+
+
+def _journey(found: ReleaseView) -> list[dict[str, Any]]:
+    """The release's states in time, and the next one."""
+    before = [each for each in found.history if each.event == "approved"]
+    states = (CANDIDATE, CERTIFIED, SUPERSEDED, WITHDRAWN)
+    shown = [each for each in found.history if each.event in states]
+    if found.state != CANDIDATE and before:
+        shown.insert(1, before[-1])
+    steps: list[dict[str, Any]] = [
+        {
+            "label": _(EVENTS[each.event]) + (f": {each.other}" if each.other else ""),
+            "state": "failed" if each.event == WITHDRAWN else "done",
+            "when": each.time,
+            "entry": each.entry,
+        }
+        for each in shown
+    ]
+    if found.state == CANDIDATE:
+        given = sum(need.met for need in found.needs)
+        counted = _("%(have)s of %(need)s approvals", have=given, need=len(found.needs))
+        approved = given == len(found.needs)
+        steps.append({"label": _("Approved"), "state": "done" if approved else "now", "note": counted})
+        steps.append({"label": _("Certified"), "state": "now" if approved else "todo"})
+    return steps
 
 
 def _link(text: str, href: str) -> Markup:
@@ -237,7 +345,7 @@ def _sentence(found: ReleaseView) -> str:
     when = current().date(found.since)
     if found.state == CERTIFIED:
         return _("Certified on %(when)s and in force.", when=when)
-    if found.state == "superseded":
+    if found.state == SUPERSEDED:
         return _("Superseded by %(by)s on %(when)s.", by=found.superseded_by or "?", when=when)
     return _("Withdrawn on %(when)s: %(reason)s", when=when, reason=found.withdrawal_reason)
 
@@ -267,7 +375,7 @@ def _chart(found: ReleaseView) -> charts.Chart | None:
 def _why_not(found: ReleaseView, viewer: Viewer) -> str | None:
     """Why the viewer does not decide about this release; None when they may."""
     if found.state != CANDIDATE:
-        return _("Only candidates are decided about.")
+        return None
     if viewer.role not in {need.role for need in found.needs}:
         return _("The policy asks for other roles than yours.")
     if found.proposer == viewer.account:
@@ -292,3 +400,10 @@ def report_page(release: Name, here: Here, who: Who) -> Response:
     data = document_of(here, release, CANDIDATE_REPORT)
     return Response(data, media_type="text/html; charset=utf-8",
                     headers={"Content-Security-Policy": _REPORT_POLICY})  # fmt: skip
+
+
+@router.get("/releases/{release}/picture", name="releases.picture.page")
+def picture_page(release: Name, here: Here, who: Who) -> Response:
+    """The picture of the release's way, from its dossier; shown as an image, so nothing in it runs."""
+    data = document_of(here, release, PICTURE)
+    return Response(data, media_type="image/svg+xml", headers={"Content-Security-Policy": _REPORT_POLICY})

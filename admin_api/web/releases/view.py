@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from admin_api.errors import NotKnown
 from admin_api.reading import plans, releases, reports, versions
-from admin_api.reading.reports import Cell, Report
 from admin_api.web.context import Viewer, Workplace
 from admin_api.web.language import _
 from admin_api.web.problems import not_found
@@ -23,7 +22,6 @@ from audit.release import APPROVE, ReleaseStatement
 from audit.release_state import CANDIDATE, CERTIFIED, WITHDRAWERS
 
 SUPERSEDED, WITHDRAWN = "superseded", "withdrawn"
-HEADLINE = ("admissions", "hit@1", "hit@3", "coverage", "precision", "threshold")
 
 
 class ReleaseLine(BaseModel):
@@ -152,7 +150,7 @@ def find_release(here: Workplace, name: str) -> releases.Release:
 def release_view(here: Workplace, name: str) -> ReleaseView:
     """One release with everything a person needs to decide about it. Raises Problem 404."""
     found = find_release(here, name)
-    statement = _statement(here, found)
+    statement = statement_of(here, found)
     version = versions.one(here.reading, found.version)
     decided = plans.decisions(here.reading, "release", found.statement)
     return ReleaseView(
@@ -181,7 +179,7 @@ def release_view(here: Workplace, name: str) -> ReleaseView:
     )
 
 
-def _statement(here: Workplace, release: releases.Release) -> ReleaseStatement | None:
+def statement_of(here: Workplace, release: releases.Release) -> ReleaseStatement | None:
     """The release's statement; None when its text is not kept here."""
     try:
         return releases.statement(here.reading, release)
@@ -235,73 +233,10 @@ def site_reports(here: Workplace, version: str, trained: Sequence[str]) -> list[
     ]
 
 
-class Difference(BaseModel):
-    """A figure of two versions at one hospital."""
-
-    site: str
-    metric: str
-    chapter: str | None
-    before: Figure | None
-    after: Figure | None
-    change: float | None = Field(description="after minus before; null where one is missing")
-    clear: bool = Field(description="the intervals do not overlap")
-
-
-class Comparison(BaseModel):
-    """Two versions side by side, hospital by hospital; each measured on its own draw of patients, under noise."""
-
-    before: str
-    after: str
-    differences: list[Difference]
-
-
-def compare(here: Workplace, before: str, after: str) -> Comparison:
-    """Every figure that hospitals reported about either version. Raises NotKnown for an unknown version."""
-    versions.one(here.reading, before)
-    versions.one(here.reading, after)
-    old, new = (
-        {each.site: each for each in reports.of_version(here.reading, version, full=True)}
-        for version in (before, after)
-    )
-    return Comparison(before=before, after=after, differences=list(_differences(old, new)))
-
-
-def _differences(old: dict[str, Report], new: dict[str, Report]) -> Iterator[Difference]:
-    for site in sorted({*old, *new}):
-        left = {} if site not in old else old[site].cells
-        right = {} if site not in new else new[site].cells
-        for name in sorted({*left, *right}, key=_order):
-            metric, _slash, chapter = name.partition("/")
-            if metric.startswith("predecessor-") or metric not in HEADLINE:
-                continue
-            yield _difference(site, metric, chapter or None, left.get(name), right.get(name))
-
-
-def _order(name: str) -> tuple[int, str]:
-    metric, _slash, chapter = name.partition("/")
-    return (HEADLINE.index(metric) if metric in HEADLINE else len(HEADLINE), chapter)
-
-
-def _difference(site: str, metric: str, chapter: str | None, old: Cell | None, new: Cell | None) -> Difference:
-    known = old is not None and new is not None and old.value is not None and new.value is not None
-    apart = False
-    if known and None not in (old.lower, old.upper, new.lower, new.upper):  # type: ignore[union-attr]
-        apart = new.lower > old.upper or new.upper < old.lower  # type: ignore[union-attr,operator]
-    return Difference(
-        site=site,
-        metric=metric,
-        chapter=chapter,
-        before=None if old is None else Figure.model_validate(old),
-        after=None if new is None else Figure.model_validate(new),
-        change=new.value - old.value if known else None,  # type: ignore[union-attr,operator]
-        clear=apart,
-    )
-
-
 def waiting(here: Workplace, viewer: Viewer) -> Iterator[Waiting]:
     """Candidates that this person may decide about and has not, and withdrawals that wait for a second person."""
     for each in releases.listed(here.reading, state=CANDIDATE, limit=50).items:
-        statement = _statement(here, each)
+        statement = statement_of(here, each)
         if statement is None or viewer.role not in statement.policy.release or each.proposer == viewer.account:
             continue
         decided = last_words(plans.decisions(here.reading, "release", each.statement), each.proposer)

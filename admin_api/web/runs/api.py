@@ -74,7 +74,7 @@ def start_run(asked: StartRun, here: Here, who: Who) -> LaunchView:
     return starting.start(here, who, asked.plan_hash)
 
 
-@router.get("/runs/{run}", name="runs.read", responses=problems(503), response_model=RunView)
+@router.get("/runs/{run}", name="runs.read", responses=problems(409, 503), response_model=RunView)
 def read_run(run: Name, here: Here) -> RunView:
     """One run: what the log says of it, and where it stands now."""
     return run_view(here, run)
@@ -136,7 +136,7 @@ class _Files:
 @router.get(
     "/runs/{run}/events",
     name="runs.events",
-    responses={**problems(503), 200: {"content": {"text/event-stream": {}}, "description": "see docs: live runs"}},
+    responses={**problems(409, 503), 200: {"content": {"text/event-stream": {}}, "description": "see docs: live runs"}},
     response_class=StreamingResponse,
 )
 async def run_events(
@@ -155,20 +155,20 @@ async def run_events(
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
-@router.get("/launches", name="launches.list", responses=problems(503), response_model=Launches)
+@router.get("/launches", name="launches.list", responses=problems(409, 503), response_model=Launches)
 def list_launches(here: Here) -> Launches:
     """The newest launches of runs and of the server."""
     return Launches(items=starting.launch_views(here))
 
 
-@router.get("/launches/{launch}", name="launches.read", responses=problems(503), response_model=LaunchOutput)
+@router.get("/launches/{launch}", name="launches.read", responses=problems(409, 503), response_model=LaunchOutput)
 def read_launch(launch: Name, here: Here) -> LaunchOutput:
     """A launch, with the end of what its process printed."""
     found = starting.find_launch(here, launch)
     return LaunchOutput(**found.model_dump(), output=starting.output(here, launch))
 
 
-@router.get("/federation", name="federation.read", responses=problems(503), response_model=ServerView)
+@router.get("/federation", name="federation.read", responses=problems(409, 503), response_model=ServerView)
 def read_federation(
     here: Here, connected: Annotated[bool, Query(description="ask who is connected; may take seconds")] = False
 ) -> ServerView:

@@ -12,7 +12,7 @@ from admin_api.web.context import Here, Viewer, Who, Workplace
 from admin_api.web.language import _
 from admin_api.web.problems import Problem, problems
 from admin_api.web.routes import ApiRoute
-from admin_api.web.sign_in import passkeys
+from admin_api.web.sign_in import passkey_ceremonies, passkeys
 from admin_api.web.sign_in.accounts import account_of, choose_language
 from admin_api.web.sign_in.api import LetIn, NewPasskey, PasskeyAnswer, PasskeyOptions, ask, not_for_this, person
 from admin_api.web.sign_in.attempts import attempting
@@ -161,7 +161,7 @@ def ask_for_another(response: Response, here: Here, who: Who, recent: Recent) ->
         account = session.get(AccountRow, who.account)
         if account is None:
             raise Problem(404, "not-found", "Not found", "your account is gone", "sign in again")
-        options, ceremony = passkeys.begin_registration(session, here, account, link=None)
+        options, ceremony = passkey_ceremonies.begin_registration(session, here, account, link=None)
     return ask(response, here, options, ceremony)
 
 
@@ -174,7 +174,7 @@ def hand_over(
     with attempting(request, access.PASSKEY):
         ceremony = take_ceremony(here, cookie_of(request, here.settings, CEREMONY), REGISTER, method=access.PASSKEY)
         _own(ceremony.account, ceremony.kept["link"], who)
-        options, proving = passkeys.register(here, ceremony, made.credential, made.name)
+        options, proving = passkey_ceremonies.register(here, ceremony, made.credential, made.name)
     return ask(response, here, options, proving)
 
 
@@ -186,7 +186,7 @@ def finish(
     with attempting(request, access.PASSKEY):
         ceremony = take_ceremony(here, cookie_of(request, here.settings, CEREMONY), PROVE, method=access.PASSKEY)
         _own(ceremony.account, ceremony.kept["link"], who)
-        passkeys.prove(here, ceremony, answer.credential)
+        passkey_ceremonies.prove(here, ceremony, answer.credential)
     set_cookie(response, here.settings, CEREMONY, "", seconds=0)
     background.add_task(write_now, here)
     return LetIn(account=who.account, next="/account")

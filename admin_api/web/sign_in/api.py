@@ -21,7 +21,7 @@ from admin_api.web.sign_in.attempts import attempting
 from admin_api.web.sign_in.ceremonies import CONFIRM, HOLDS, PROVE, REGISTER, SIGN_IN, Ceremony, take_ceremony
 from admin_api.web.sign_in.credentials import MadePasskey, PasskeyName, UsedPasskey
 from admin_api.web.sign_in.enrolment import open_link
-from admin_api.web.sign_in.passkeys import check_use, confirm_options, prove, register, sign_in_options
+from admin_api.web.sign_in.passkey_ceremonies import check_use, confirm_options, prove, register, sign_in_options
 from admin_api.web.sign_in.recording import write_now
 from admin_api.web.sign_in.sessions import (
     LONGEST,
@@ -217,7 +217,15 @@ def sign_out(response: Response, here: Here, who: Who) -> None:
     set_cookie(response, here.settings, SESSION, "", seconds=0)
 
 
-def let_in(request: Request, response: Response, here: Workplace, account_id: str, *, via: str) -> None:
+def let_in(
+    request: Request,
+    response: Response,
+    here: Workplace,
+    account_id: str,
+    *,
+    via: str,
+    proven: datetime | None = None,
+) -> None:
     """Begin a session in this browser; the one it had ends. Raises AccessRefused."""
     secret = begin_session(
         here,
@@ -225,6 +233,7 @@ def let_in(request: Request, response: Response, here: Workplace, account_id: st
         via=via,
         device=device_of(request.headers.get("user-agent")),
         earlier=cookie_of(request, here.settings, SESSION),
+        proven=proven,
     )
     set_cookie(response, here.settings, SESSION, secret, seconds=int(LONGEST.total_seconds()))
     set_cookie(response, here.settings, CEREMONY, "", seconds=0)

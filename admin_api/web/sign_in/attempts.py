@@ -11,7 +11,7 @@ from admin_api.web.context import workplace
 from admin_api.web.language import _
 from admin_api.web.problems import Problem
 from admin_api.web.sign_in.errors import AccessRefused, TooMany
-from admin_api.web.sign_in.rates import ASKING, FAILING, place_of, spend
+from admin_api.web.sign_in.rates import ASKING, FAILING, check_left, place_of, spend
 from admin_api.web.sign_in.recording import note_refusal
 
 
@@ -21,7 +21,7 @@ def attempting(request: Request, method: str) -> Iterator[None]:
     here = workplace(request)
     place = place_of(request.client.host if request.client else None)
     try:
-        spend(here, FAILING, place, method=method, attempts=0)
+        check_left(here, FAILING, place, method=method)
         spend(here, ASKING, place, method=method)
         yield
     except AccessRefused as error:

@@ -15,7 +15,7 @@ from admin_api.web.language import _
 from admin_api.web.sign_in.accounts import ACTIVE, INVITED, Account, seen
 from admin_api.web.sign_in.ceremonies import Ceremony
 from admin_api.web.sign_in.errors import AccessRefused
-from admin_api.web.sign_in.passkeys import begin_registration
+from admin_api.web.sign_in.passkey_ceremonies import begin_registration
 from admin_api.web.sign_in.secret_values import kept
 from admin_api.web.sign_in.tables import AccountRow, LinkRow
 from audit import access

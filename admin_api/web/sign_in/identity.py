@@ -83,11 +83,7 @@ class IdentityMiddleware:
             return find_token(here, secret if secret.startswith(PREFIX) else "")
         except AccessRefused as error:
             note_refusal(here, error.account, error.method, error.reason)
-            place = place_of(request.client.host if request.client else None)
-            try:
-                spend(here, FAILING, place, method=access.TOKEN)
-            except TooMany as full:
-                raise full from None
+            spend(here, FAILING, place_of(request.client.host if request.client else None), method=access.TOKEN)
             raise
 
 

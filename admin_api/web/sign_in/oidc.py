@@ -7,6 +7,9 @@ differ, is refused.
 
 Such a session may read and do what needs no signature. To sign, its account needs a passkey, as everybody does.
 
+A single sign-on lets people in without asking them anything. So such a session is one that just proved who is there
+only when the token says that the person was asked (`auth_time`); confirming demands that they are asked anew.
+
 Nothing is remembered between two sign-ins but the account: the issuer's addresses and keys are asked each time.
 
 Source: OpenID Connect Core 1.0 sections 3.1.2 and 3.1.3.7, RFC 7636 (PKCE), RFC 9207 (issuer in the answer).
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -51,7 +55,7 @@ from admin_api.web.sign_in.ceremonies import ELSEWHERE, Ceremony, begin_ceremony
 from admin_api.web.sign_in.errors import AccessRefused
 from admin_api.web.sign_in.recording import note_ended
 from admin_api.web.sign_in.secret_values import new_secret, same
-from admin_api.web.sign_in.sessions import OIDC
+from admin_api.web.sign_in.sessions import OIDC, RECENT
 from admin_api.web.sign_in.tables import AccountRow, SessionRow
 from audit import access
 
@@ -101,8 +105,10 @@ def provider_of(settings: Settings) -> Provider | None:
     )
 
 
-def begin_elsewhere(here: Workplace, provider: Provider, *, back: str) -> tuple[str, Ceremony]:
+def begin_elsewhere(here: Workplace, provider: Provider, *, back: str, again: bool = False) -> tuple[str, Ceremony]:
     """Where to send the browser, and the ceremony that its return is held against. `back`: where to go afterwards.
+
+    `again`: the person is to be asked anew, whatever they are signed in to there.
 
     Raises Problem when the issuer does not answer, or not as it must.
     """
@@ -110,15 +116,23 @@ def begin_elsewhere(here: Workplace, provider: Provider, *, back: str) -> tuple[
     with _client(here, provider) as client:
         metadata = _metadata(client, provider)
         address, _state = client.create_authorization_url(
-            metadata["authorization_endpoint"], state=state, nonce=nonce, code_verifier=verifier
+            metadata["authorization_endpoint"],
+            state=state,
+            nonce=nonce,
+            code_verifier=verifier,
+            **({"prompt": "login", "max_age": "0"} if again else {}),
         )
     with here.database.begin() as session:
-        keep = {"state": state, "nonce": nonce, "verifier": verifier, "back": back}
+        keep = {"state": state, "nonce": nonce, "verifier": verifier, "back": back, "again": again}
         return str(address), begin_ceremony(session, here, ELSEWHERE, keep=keep)
 
 
-def finish_elsewhere(here: Workplace, provider: Provider, ceremony: Ceremony, answer: Mapping[str, str]) -> Account:
+def finish_elsewhere(
+    here: Workplace, provider: Provider, ceremony: Ceremony, answer: Mapping[str, str]
+) -> tuple[Account, datetime | None]:
     """Whose account the issuer vouches for; it is made at the first sign-in. `answer`: the callback's query.
+
+    Returns: the account, and when the person was asked who they are, where the issuer says so.
 
     Raises AccessRefused for an answer that does not hold or somebody without a role here, Problem when the issuer does
     not answer.
@@ -137,6 +151,9 @@ def finish_elsewhere(here: Workplace, provider: Provider, ceremony: Ceremony, an
     subject = claims["sub"]
     if not isinstance(subject, str) or not 0 < len(subject) <= 255:
         raise _refused(_("the identity token names nobody"), access.NOT_PROVEN)
+    asked = _asked_at(here, claims)
+    if ceremony.kept["again"] and (asked is None or here.now() - asked > RECENT):
+        raise _refused(_("your organisation's sign-in did not ask you again"), access.NOT_PROVEN)
     grant = _granted(provider, claims)
     if grant is None:
         _end_sessions(here, provider.issuer, subject)
@@ -145,7 +162,7 @@ def finish_elsewhere(here: Workplace, provider: Provider, ceremony: Ceremony, an
             access.UNMAPPED,
         )
     try:
-        return _account_for(here, provider.issuer, subject, _name_in(claims), grant)
+        return _account_for(here, provider.issuer, subject, _name_in(claims), grant), asked
     except IntegrityError:  # the same person's first sign-in, in another window at this moment
         raise Problem(409, "twice-at-once", _("Two sign-ins at once"), _("your account was made by another window"),
                       _("sign in again")) from None  # fmt: skip
@@ -267,6 +284,14 @@ def _granted(provider: Provider, claims: Mapping[str, Any]) -> Grant | None:
     values = [said] if isinstance(said, str) else said if isinstance(said, list) else []
     grants = {provider.grants[value] for value in values if isinstance(value, str) and value in provider.grants}
     return grants.pop() if len(grants) == 1 else None
+
+
+def _asked_at(here: Workplace, claims: Mapping[str, Any]) -> datetime | None:
+    said = claims.get("auth_time")
+    now = here.now()
+    if not isinstance(said, int) or isinstance(said, bool) or not 0 <= said <= now.timestamp() + LEEWAY_S:
+        return None
+    return min(now, datetime.fromtimestamp(said, UTC))
 
 
 def _name_in(claims: Mapping[str, Any]) -> str | None:

@@ -101,13 +101,13 @@ def sign_in_page(request: Request, here: Here, who: MaybeWho, next: Next = None)
 
 
 @router.get("/sign-in/oidc", name="sign-in.elsewhere")
-def go_elsewhere(request: Request, here: Here, next: Next = None) -> Response:
-    """To the organisation's own sign-in."""
+def go_elsewhere(request: Request, here: Here, next: Next = None, again: bool = False) -> Response:
+    """To the organisation's own sign-in; `again` when it is to ask who is there, whatever it remembers."""
     provider = provider_of(here.settings)
     if provider is None:
         raise not_found(_("no other sign-in is set up here"), _("sign in with a passkey"))
     with attempting(request, access.OIDC):
-        address, ceremony = begin_elsewhere(here, provider, back=safe_next(next))
+        address, ceremony = begin_elsewhere(here, provider, back=safe_next(next), again=again)
     response = RedirectResponse(address, status_code=303)
     set_cookie(response, here.settings, CEREMONY, ceremony.secret, seconds=int(HOLDS.total_seconds()))
     return response
@@ -121,9 +121,9 @@ def come_back(request: Request, here: Here, background: BackgroundTasks) -> Resp
         raise not_found(_("no other sign-in is set up here"), _("sign in with a passkey"))
     with attempting(request, access.OIDC):
         ceremony = take_ceremony(here, cookie_of(request, here.settings, CEREMONY), ELSEWHERE, method=access.OIDC)
-        account = finish_elsewhere(here, provider, ceremony, dict(request.query_params))
+        account, proven = finish_elsewhere(here, provider, ceremony, dict(request.query_params))
         response = RedirectResponse(safe_next(ceremony.kept["back"]), status_code=303, background=background)
-        let_in(request, response, here, account.id, via=OIDC)
+        let_in(request, response, here, account.id, via=OIDC, proven=proven)
     background.add_task(write_now, here)
     return response
 

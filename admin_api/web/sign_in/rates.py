@@ -12,8 +12,10 @@ import ipaddress
 import math
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import delete
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col
 
 from admin_api.web.context import Workplace
@@ -53,34 +55,53 @@ def place_of(address: str | None) -> str:
     return str(found)
 
 
-def spend(here: Workplace, rate: Rate, place: str, *, method: str, attempts: float = 1.0) -> None:
-    """Take an attempt from the bucket. Raises TooMany when it is empty; nothing is taken then.
-
-    `attempts` of 0 asks whether there is one left, and takes none.
-    """
-    now = here.now()
+def spend(here: Workplace, rate: Rate, place: str, *, method: str) -> None:
+    """Take an attempt from the bucket. Raises TooMany when it is empty; nothing is taken then."""
+    now, key = here.now(), f"{rate.name} {place}"
     with here.database.begin() as session:
-        session.execute(delete(BucketRow).where(col(BucketRow.full) <= now))
-        key = f"{rate.name} {place}"
-        row = session.get(BucketRow, key, with_for_update=True)
-        left = float(rate.burst)
-        if row is not None:
-            passed = max(0.0, (now - utc(row.updated)).total_seconds())
-            left = min(left, row.left + passed / rate.seconds)
+        session.execute(delete(BucketRow).where(col(BucketRow.full) <= now, col(BucketRow.key) != key))
+        row = None
+        while row is None:  # another process may sweep a full bucket away between the two
+            _put_full(session, here, key, rate)
+            row = session.get(BucketRow, key, with_for_update=True, populate_existing=True)
+        left = _left(row, rate, here)
         if left < 1.0:
-            raise TooMany(
-                _("too many attempts from where you are"),
-                account=None,
-                method=method,
-                reason=access.TOO_MANY,
-                seconds=max(1, math.ceil((1.0 - left) * rate.seconds)),
-            )
-        if attempts == 0.0:
-            return
-        row = row or BucketRow(key=key, left=left, updated=now, full=now)
-        row.left, row.updated = left - attempts, now
+            raise _empty(left, rate, method)
+        row.left, row.updated = left - 1.0, now
         row.full = now + timedelta(seconds=(rate.burst - row.left) * rate.seconds)
-        session.merge(row)
+        session.add(row)
+
+
+def check_left(here: Workplace, rate: Rate, place: str, *, method: str) -> None:
+    """Raises TooMany when the bucket is empty; takes nothing, writes nothing."""
+    with here.database.reading() as session:
+        row = session.get(BucketRow, f"{rate.name} {place}")
+        left = float(rate.burst) if row is None else _left(row, rate, here)
+    if left < 1.0:
+        raise _empty(left, rate, method)
+
+
+def _put_full(session: Session, here: Workplace, key: str, rate: Rate) -> None:
+    """A full bucket, unless there is one."""
+    insert: Any = sqlite.insert if here.database.sqlite else postgresql.insert
+    now = here.now()
+    full = {"key": key, "left": float(rate.burst), "updated": now, "full": now + timedelta(seconds=rate.seconds)}
+    session.execute(insert(BucketRow).values(full).on_conflict_do_nothing(index_elements=["key"]))
+
+
+def _left(row: BucketRow, rate: Rate, here: Workplace) -> float:
+    passed = max(0.0, (here.now() - utc(row.updated)).total_seconds())
+    return min(float(rate.burst), row.left + passed / rate.seconds)
+
+
+def _empty(left: float, rate: Rate, method: str) -> TooMany:
+    return TooMany(
+        _("too many attempts from where you are"),
+        account=None,
+        method=method,
+        reason=access.TOO_MANY,
+        seconds=max(1, math.ceil((1.0 - left) * rate.seconds)),
+    )
 
 
 def count_failure(session: Session, here: Workplace, account: AccountRow) -> None:

@@ -23,7 +23,7 @@ from sqlalchemy import delete, update
 from sqlmodel import Session, col, select
 
 from admin_api.web.context import Viewer, Workplace, viewer, workplace
-from admin_api.web.database import Database, utc
+from admin_api.web.database import utc
 from admin_api.web.language import _
 from admin_api.web.problems import Problem
 from admin_api.web.sign_in.accounts import ACTIVE
@@ -66,8 +66,18 @@ class Found:
     confirmed: datetime
 
 
-def begin_session(here: Workplace, account_id: str, *, via: str, device: str, earlier: str | None) -> str:
+def begin_session(
+    here: Workplace,
+    account_id: str,
+    *,
+    via: str,
+    device: str,
+    earlier: str | None,
+    proven: datetime | None = None,
+) -> str:
     """Sign somebody in and note it for the log. `earlier`: what the browser's cookie held; that session ends.
+
+    `proven`: when the person proved who they are; None is now for a passkey, and unknown for another sign-in.
 
     Returns: the secret for the cookie. Raises AccessRefused when the account is not active (any more).
     """
@@ -95,7 +105,7 @@ def begin_session(here: Workplace, account_id: str, *, via: str, device: str, ea
                 device=device,
                 began=now,
                 last_seen=now,
-                confirmed=now,
+                confirmed=proven or (now if via == PASSKEY else now - LONGEST),
                 ends=now + LONGEST,
             )
         )
@@ -221,10 +231,3 @@ Recent: TypeAlias = Annotated[None, Depends(require_recent)]
 def _delete_all(session: Session, account_id: str) -> int:
     result = session.execute(delete(SessionRow).where(col(SessionRow.account) == account_id))
     return int(getattr(result, "rowcount", 0))
-
-
-def sweep(database: Database, now: datetime) -> None:
-    """Delete sessions whose time is over; devices and times of use are personal data."""
-    with database.begin() as session:
-        over = (col(SessionRow.ends) < now) | (col(SessionRow.last_seen) < now - IDLE)
-        session.execute(delete(SessionRow).where(over))

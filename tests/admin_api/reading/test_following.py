@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event, select, update
+from sqlalchemy.exc import OperationalError
 
 from admin_api.errors import ReadingBehind, ReadingError
 from admin_api.reading import plans
@@ -269,3 +270,11 @@ def test_a_plan_whose_text_is_not_kept_has_a_row_all_the_same(database: Database
         room.catch_up()
         (plan,) = plans.listed(room).items
     assert (plan.readable, plan.title, plan.sites, plan.state) == (False, None, (), "carried out")
+
+
+def test_a_database_that_fails_says_so_as_everywhere(own_room: ReadingRoom) -> None:
+    with own_room.rows() as connection:
+        connection.exec_driver_sql("DROP TABLE reading_run")
+    data = next(entry.to_bytes() for _, entry in own_room.log.entries(kind="run.started"))
+    with pytest.raises(OperationalError, match="reading_run"), own_room.rows() as connection:
+        project(connection, [(own_room.size, data)], lambda _: None)

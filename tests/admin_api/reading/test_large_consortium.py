@@ -36,6 +36,9 @@ def test_a_small_large_consortium(keys: Keys, whole: Story, tmp_path: Path) -> N
         name: standing.state for name, standing in moves.items()
     }
     assert versions.listed(room).total == size.versions
+    newest_first = versions.listed(room).items
+    assert versions.ancestry(room, newest_first[0].version) == newest_first
+    assert versions.ancestry(room, newest_first[2].version, limit=4) == newest_first[2:6]
     found = hospitals.listed(room, now=now).items
     assert len(found) == size.hospitals
     receipts = sum(len(entry.body["receipts"]) for _, entry in room.log.entries(kind="round.completed"))

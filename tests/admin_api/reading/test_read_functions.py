@@ -243,6 +243,20 @@ def test_versions_and_reports(room: ReadingRoom, whole: Story) -> None:
     assert [each.site for each in of_one.reports] == ["hospital-b"]
 
 
+def test_several_at_once_are_as_each_by_itself(room: ReadingRoom, whole: Story) -> None:
+    (run,) = runs.listed(room).items
+    (plan,) = plans.listed(room).items
+    (release,) = releases.listed(room).items
+    none = "sha256:" + "0" * 64
+    assert runs.several(room, [run.run, "run-nothing"]) == {run.run: run}
+    assert runs.parts_of_several(room, [run.run]) == {run.run: runs.parts(room, run.run)}
+    assert plans.several(room, [plan.plan_hash, none]) == {plan.plan_hash: plan}
+    decided = plans.decisions_about_several(room, "release", [release.statement, none])
+    assert decided == {release.statement: plans.decisions(room, "release", release.statement)}
+    assert releases.of_versions(room, [whole.version, none]) == {whole.version: (release,)}
+    assert versions.ancestry(room, whole.version) == versions.listed(room).items
+
+
 def test_releases_are_as_their_moves_have_them(told_room: ReadingRoom) -> None:
     room = told_room
     expected = standings(read_evidence(room.home))
@@ -426,6 +440,7 @@ UNKNOWN: dict[str, Callable[[ReadingRoom], object]] = {
     "label space": lambda room: plans.label_space(room, "sha256:" + "0" * 64),
     "run": lambda room: runs.one(room, "run-nothing"),
     "version": lambda room: versions.one(room, "sha256:" + "0" * 64),
+    "ancestry": lambda room: versions.ancestry(room, "sha256:" + "0" * 64),
     "run of a version": lambda room: runs.of_version(room, "sha256:" + "0" * 64),
     "report": lambda room: reports.one(room, "sha256:" + "0" * 64, "hospital-a"),
     "release": lambda room: releases.one(room, "1999.1"),

@@ -192,7 +192,8 @@ def visiting(
 
     def heard(message: ConsoleMessage) -> None:
         if message.type in ("error", "warning") and not _expected(message.text, visit.expected_statuses):
-            visit.faults.append(f"console {message.type}: {message.text}")
+            where = message.location.get("url", "")
+            visit.faults.append(f"console {message.type}: {message.text} {where}".rstrip())
 
     def asked(request: Request) -> None:
         if not request.url.startswith((address, "data:", "blob:")):

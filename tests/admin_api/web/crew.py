@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,8 @@ from tests.admin_api.web.certificates.cast import asked_to_sign, compared, issue
 from tests.admin_api.web.conftest import URL, Web
 from tests.admin_api.web.sign_in.visitor import HOST, Visitor, enrolled
 from tests.passkey import SoftwarePasskey
+
+PATIENCE_S = 120.0  # on a loaded machine
 
 
 class InThisProcess:
@@ -103,6 +106,14 @@ def office(ran: AfterRun, folder: Path) -> Iterator[Office]:
         desk._DESKS.pop(cache_dir, None)
         here.reading.close()
         here.database.close()
+
+
+def computed(ask: Callable[[], Response]) -> Response:
+    """The answer once its forecast is computed: asked again as clients do when they are told to."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (answer := ask()).status_code == 503 and answer.json()["type"] == "/problems/forecast-going-on":
+        assert time.monotonic() < deadline, answer.text
+    return answer
 
 
 def posted(client: TestClient, path: str, fields: Mapping[str, Any], key: str) -> Response:

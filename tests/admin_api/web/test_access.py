@@ -24,7 +24,7 @@ VALUES = {"site": OWN, "index": "0", "size": "1", "number": "1"}
 def _routes(web: Web) -> Iterator[tuple[str, str, str, bool]]:
     """Name, method, path with values in it, and whether it is a page."""
     for route in web.app.state.routes:
-        for method in sorted(route.methods - {"HEAD", "OPTIONS"}):
+        for method in sorted((route.methods or set()) - {"HEAD", "OPTIONS"}):
             yield route.name, method, _filled(route.path), isinstance(route, PageRoute)
 
 
@@ -79,6 +79,6 @@ def test_a_contact_may_not_name_another_hospital(web: Web) -> None:
             if access.roles is None or "hospital_contact" not in access.roles:
                 continue
             assert access.own_hospital, f"{route.name} takes a hospital but does not compare it with the contact's"
-            for method in route.methods - {"HEAD", "OPTIONS"}:
+            for method in (route.methods or set()) - {"HEAD", "OPTIONS"}:
                 status, _ = _slug(client, method, _filled(route.path, site=OTHER))
                 assert status == 404, f"{method} {route.path}"

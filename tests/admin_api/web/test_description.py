@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import APIOperation, GenerationMode
 from schemathesis.checks import not_a_server_error
@@ -26,7 +26,7 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance,
 UNTIL_THE_END = "/events"  # streams
 OUTSIDE = ("/api/v1/federation", "/api/v1/runs")  # what starts or stops processes
 ENDS_THE_SESSION = ("session.end", "account.sessions.end", "account.session.end")
-EXAMPLES = 8  # for each operation and mode
+EXAMPLES = 4  # for each operation and mode; making them costs more than sending them
 
 
 def _signed_in(web: Web, clients: dict[str, TestClient], name: str) -> TestClient:
@@ -39,11 +39,14 @@ def _signed_in(web: Web, clients: dict[str, TestClient], name: str) -> TestClien
 
 def _try(client: TestClient, operation: APIOperation, mode: GenerationMode) -> None:
     @settings(
-        max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-    )
+        max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+    )  # fmt: skip
     @given(case=operation.as_strategy(generation_mode=mode))
     def described(case: schemathesis.Case) -> None:
-        answer = client.request(**case.as_transport_kwargs(base_url=URL))
+        sent = case.as_transport_kwargs(base_url=URL)
+        sent.pop("cookies", None)  # the client's own are those of somebody who is signed in
+        answer = client.request(**sent)
         case.validate_response(answer, checks=CHECKS)
 
     described()
@@ -51,7 +54,8 @@ def _try(client: TestClient, operation: APIOperation, mode: GenerationMode) -> N
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 def test_every_answer_is_described(web: Web, mode: GenerationMode) -> None:
-    schema = schemathesis.openapi.from_dict(web.app.openapi())
+    description = {name: part for name, part in web.app.openapi().items() if name != "security"}
+    schema = schemathesis.openapi.from_dict(description)
     names = {(route.path, method): route.name for route in web.app.state.routes for method in route.methods}
     clients: dict[str, TestClient] = {}
     wrong: list[str] = []

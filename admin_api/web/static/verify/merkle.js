@@ -5,7 +5,7 @@
 const half = (n) => Math.floor(n / 2);
 const odd = (n) => n % 2 === 1;
 
-async function sha256(...parts) {
+export async function sha256(...parts) {
   const length = parts.reduce((sum, part) => sum + part.length, 0);
   const all = new Uint8Array(length);
   let at = 0;

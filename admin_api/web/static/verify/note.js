@@ -47,13 +47,18 @@ export function parseCheckpoint(text) {
   return { origin: lines[0], size: Number(lines[1]), root };
 }
 
-// Throws unless the log's key signed the note's text and the checkpoint is of the key's own log.
-export async function verifyCheckpoint(note, key) {
+// The note's text; throws unless the log's key signed it.
+export async function verifyNote(note, key) {
   const parsed = parseNote(note);
   const line = parsed.signatures.find((each) => each.name === key.name && each.id === key.id);
   if (!line) throw new Error(`not signed by ${key.name}`);
   await verifyEd25519(key.key, line.payload, utf8.encode(parsed.text), key.name);
-  const checkpoint = parseCheckpoint(parsed.text);
+  return parsed.text;
+}
+
+// Throws unless the log's key signed the note's text and the checkpoint is of the key's own log.
+export async function verifyCheckpoint(note, key) {
+  const checkpoint = parseCheckpoint(await verifyNote(note, key));
   if (checkpoint.origin !== key.name) throw new Error(`the checkpoint is of ${checkpoint.origin}, not of ${key.name}`);
   return checkpoint;
 }

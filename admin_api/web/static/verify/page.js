@@ -2,6 +2,7 @@
 // step what holds. The newest checkpoint that held is remembered in this browser; a later one must continue it.
 
 import { fromBase64, parseVerifierKey, toHex, verifyCheckpoint, verifyCosignature } from "./note.js";
+import { canonical } from "./statement.js";
 import { leafHash, same, verifyConsistency, verifyInclusion } from "./merkle.js";
 
 const SEEN = "zegel-checkpoint:"; // + verifier key
@@ -18,16 +19,9 @@ async function get(path) {
   return value;
 }
 
-// Sorted keys, so that what is shown can be compared with what was hashed.
-function sorted(value) {
-  if (Array.isArray(value)) return value.map(sorted);
-  if (value && typeof value === "object") {
-    return Object.fromEntries(Object.keys(value).sort().map((key) => [key, sorted(value[key])]));
-  }
-  return value;
-}
+const _ = window.zegel.t;
 
-export async function verifyEntry(index, vkey, witnesses, { fetchJson = get, shown = null, storage = localStorage, tell }) {
+async function verifyEntry(index, vkey, witnesses, { fetchJson = get, shown = null, storage = localStorage, tell }) {
   const step = async (name, work) => {
     tell(name, "running", "");
     try {
@@ -45,7 +39,7 @@ export async function verifyEntry(index, vkey, witnesses, { fetchJson = get, sho
     const bytes = fromBase64(entry.data);
     leaf = await leafHash(bytes);
     const body = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes)).body;
-    if (shown !== null && JSON.stringify(sorted(JSON.parse(shown))) !== JSON.stringify(sorted(body))) {
+    if (shown !== null && canonical(JSON.parse(shown)) !== canonical(body)) {
       throw new Error("the page shows something else than what was hashed");
     }
     return ["passed", toHex(leaf).slice(0, 16)];
@@ -55,14 +49,14 @@ export async function verifyEntry(index, vkey, witnesses, { fetchJson = get, sho
     checkpoint = await verifyCheckpoint(proof.checkpoint, key);
     if (proof.size !== checkpoint.size) throw new Error("the proof is for another tree than the signed one");
     await verifyInclusion(leaf, index, checkpoint.size, proof.hashes.map(fromHex), checkpoint.root);
-    return ["passed", `${index + 1} / ${checkpoint.size}`];
+    return ["passed", _("entry %(index)s of %(size)s, counted from 0", { index, size: checkpoint.size })];
   }) && await step("signature", async () => ["passed", checkpoint.origin])
     && await step("continued", async () => {
       const before = JSON.parse(storage.getItem(SEEN + vkey) ?? "null");
       const now = { size: checkpoint.size, root: toHex(checkpoint.root), at: new Date().toISOString() };
       if (before === null) {
         storage.setItem(SEEN + vkey, JSON.stringify(now));
-        return ["info", "first"];
+        return ["info", _("this is the first tree it saw; it remembers it now")];
       }
       if (before.size > checkpoint.size) throw new Error(`the log shrank: ${before.size} > ${checkpoint.size}`);
       if (before.size === checkpoint.size) {
@@ -74,7 +68,7 @@ export async function verifyEntry(index, vkey, witnesses, { fetchJson = get, sho
         await verifyConsistency(before.size, root, checkpoint.size, checkpoint.root, hashes.map(fromHex));
       }
       storage.setItem(SEEN + vkey, JSON.stringify(now));
-      return ["passed", before.at.slice(0, 10)];
+      return ["passed", _("since %(day)s", { day: before.at.slice(0, 10) })];
     });
   await step("witnesses", async () => {
     if (!held) throw new Error("not asked: a step before failed");
@@ -83,7 +77,8 @@ export async function verifyEntry(index, vkey, witnesses, { fetchJson = get, sho
       const key = await parseVerifierKey(each);
       if ((await verifyCosignature(proof.checkpoint, key)) !== null) names.push(key.name);
     }
-    return [names.length ? "passed" : "attention", `${names.length} / ${witnesses.length}${names.length ? ": " : ""}${names.join(", ")}`];
+    const words = _("%(count)s of %(all)s enrolled witnesses", { count: names.length, all: witnesses.length });
+    return [names.length ? "passed" : "attention", names.length ? `${words}: ${names.join(", ")}` : words];
   });
 }
 

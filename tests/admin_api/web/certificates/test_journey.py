@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -27,13 +28,13 @@ def hospital(*words: str, **changes: object) -> Hospital:
     return Hospital(**{**known, **changes})  # type: ignore[arg-type]
 
 
-def invitation(**changes: object) -> InvitationRow:
+def invitation(**changes: Any) -> InvitationRow:
     return InvitationRow(
         **{"site": "amstel", "organisation": "amstel", "contact": "c", "invited": NOON, "invited_by": "p", **changes}
     )
 
 
-def asked(**changes: object) -> RequestRow:
+def asked(**changes: Any) -> RequestRow:
     return RequestRow(
         **{"id": "1", "kind": "site", "holder": "amstel", "organisation": "amstel", "role": "client", "digest": "d",
            "fingerprint": "sha256:0", "state": "open", "received": NOON, "received_by": "c", **changes}

@@ -146,6 +146,19 @@ def test_only_so_many_wait(bench: Bench) -> None:
     assert isinstance(bench.desk.ask(question("n30")), Computing), "those before it are given up"
 
 
+def test_few_requests_wait_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes when enough are waiting is told at once to ask again, so that pages keep their threads."""
+    monkeypatch.setattr(desk, "MOST_PATIENT", 1)
+    found: list[object] = []
+    waiter = threading.Thread(target=lambda: found.append(bench.desk.ask(question("a"), wait_s=PATIENCE_S)))
+    waiter.start()
+    process = bench.first()
+    assert isinstance(bench.desk.ask(question("a"), wait_s=PATIENCE_S), Computing)
+    process.go.set()
+    waiter.join()
+    assert found == [{"epsilon": 1}]
+
+
 def test_a_process_that_dies_is_told_and_replaced(bench: Bench) -> None:
     bench.desk.ask(question("dies"))
     bench.first().go.set()

@@ -12,7 +12,7 @@ from audit.entry import PLAN_PROPOSED
 from jobs.plan import Plan
 from tests.admin_api.consortium_folder import EVALUATOR, TRAINERS, opened, plan_of
 from tests.admin_api.web.certificates.cast import sent, signed
-from tests.admin_api.web.crew import Office, posted
+from tests.admin_api.web.crew import Office, computed, posted
 
 TERMS: dict[str, Any] = {
     "sites": list(TRAINERS),
@@ -28,7 +28,7 @@ UNKNOWN = "sha256:" + "0" * 64
 @pytest.fixture(scope="module")
 def proposed(desk_office: Office) -> str:
     """The hash of a plan that an admin proposed with a passkey."""
-    answer = signed(desk_office.ada, "plan-proposal", **WISH)
+    answer = computed(lambda: signed(desk_office.ada, "plan-proposal", **WISH))
     assert answer.status_code == 200, answer.text
     found: str = answer.json()["result"]["plan_hash"]
     return found
@@ -49,9 +49,10 @@ def test_a_plan_is_proposed_with_a_passkey(desk_office: Office, proposed: str) -
 
 def test_the_forecast_of_terms_is_that_of_the_plan(desk_office: Office, proposed: str) -> None:
     client = desk_office.ada.client
-    asked = desk_office.ada.post("/plans/forecast", TERMS)
+    asked = computed(lambda: desk_office.ada.post("/plans/forecast", TERMS))
     assert asked.status_code == 200, asked.text
-    of_terms, of_plan = asked.json(), client.get(f"/api/v1/plans/{proposed}/forecast").json()
+    of_terms = asked.json()
+    of_plan = computed(lambda: client.get(f"/api/v1/plans/{proposed}/forecast")).json()
     for name in ("epsilon_model", "epsilon_server", "epsilon_everyone", "noise_multiplier", "odds", "curve"):
         assert of_terms[name] == of_plan[name], name
     assert 5.9 < of_plan["epsilon_server"] <= 6.0 < of_plan["epsilon_everyone"]
@@ -170,7 +171,7 @@ def test_a_hospitals_contact_sees_the_plans_that_name_the_hospital(desk_office: 
     assert geul.get(f"/api/v1/plans/{hash_}").status_code == 404
     assert geul.get(f"/plans/{hash_}").status_code == 404
     assert geul.get(f"/plans/{proposed}").status_code == 200
-    forecast = geul.get(f"/api/v1/plans/{proposed}/forecast").json()
+    forecast = computed(lambda: geul.get(f"/api/v1/plans/{proposed}/forecast")).json()
     assert {each["site"] for each in forecast["effects"]} == {EVALUATOR}
     assert geul.get("/api/v1/plans/drafts").status_code == 403
     assert geul.get(f"/api/v1/plans/{UNKNOWN}").status_code == 404
@@ -196,7 +197,7 @@ def test_plans_wait_for_those_who_decide(desk_office: Office) -> None:
 
 def test_what_is_proposed_is_what_was_shown(desk_office: Office) -> None:
     """The bytes whose hash is signed are the plan's own, and stand in the act's statement."""
-    answer = desk_office.ada.post("/acts/plan-proposal", {**WISH, "name": "shown"})
+    answer = computed(lambda: desk_office.ada.post("/acts/plan-proposal", {**WISH, "name": "shown"}))
     assert answer.status_code == 201, answer.text
     body = answer.json()
     plan_hash = body["statement"]["subject"]["digest"]

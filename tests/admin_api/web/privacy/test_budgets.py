@@ -19,7 +19,7 @@ from privacy.ledger import Ledger
 from site_packages.limits import TRAINING, VALIDATION
 from tests.admin_api.consortium_folder import EVALUATOR, TRAINERS, now, opened, plan_of
 from tests.admin_api.web.certificates.cast import signed
-from tests.admin_api.web.crew import Office, posted
+from tests.admin_api.web.crew import Office, computed, posted
 
 
 def ledger_of(office: Office, site: str) -> Ledger:
@@ -71,7 +71,7 @@ def test_a_waiting_plan_stands_beside_the_budgets(privacy_office: Office) -> Non
     assert lines[EVALUATOR, TRAINING]["plan"] is None
     assert "next takes" in client.get("/privacy").text
     # Looked at once, its forecast is kept, and the figures are those that ledgers count.
-    forecast = client.get(f"/api/v1/plans/{plan_hash}/forecast").json()
+    forecast = computed(lambda: client.get(f"/api/v1/plans/{plan_hash}/forecast")).json()
     found = client.get("/api/v1/privacy").json()
     assert found["plan_exact"]
     lines = {(line["site"], line["cohort"]): line for line in found["items"]}

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 
 from audit.verify import verify_dossier
 from tests.admin_api.conftest import AfterRun
-from tests.admin_api.consortium_folder import RUN, TRAINERS
+from tests.admin_api.consortium_folder import EVALUATOR, RUN, TRAINERS
 from tests.admin_api.web.certificates.cast import signed
-from tests.admin_api.web.crew import Office, office, posted, with_certificate
-from tests.admin_api.web.sign_in.visitor import Visitor
-
-
-@dataclass(frozen=True)
-class Board:
-    """An office with a release manager besides, and a release that its admin proposed."""
-
-    office: Office
-    rosa: Visitor
-    name: str
+from tests.admin_api.web.crew import posted
+from tests.admin_api.web.releases.board import Board, board_of
 
 
 @pytest.fixture(scope="module")
 def board(ran: AfterRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     """One release, followed from its proposal to its end by a module's tests, in their order."""
-    with office(ran, tmp_path_factory.mktemp("releases")) as opened:
-        rosa = with_certificate(opened, "Rosa Release", "release_manager", "coding centre")
-        answer = signed(opened.ada, "release-proposal", release="winter-2026", run=RUN)
-        assert answer.status_code == 200, answer.text
-        yield Board(opened, rosa, "winter-2026")
+    with board_of(ran, tmp_path_factory.mktemp("releases"), "winter-2026") as opened:
+        yield opened
 
 
 def test_a_candidate_shows_what_was_measured(board: Board) -> None:
@@ -45,6 +32,7 @@ def test_a_candidate_shows_what_was_measured(board: Board) -> None:
     page = board.office.ada.client.get(f"/releases/{board.name}")
     assert page.status_code == 200
     assert "winter-2026" in page.text
+    assert "0 of 2 approvals" in page.text
 
 
 def test_it_waits_for_those_who_decide_and_not_for_its_proposer(board: Board) -> None:
@@ -62,15 +50,10 @@ def test_it_is_not_certified_before_two_organisations_approve(board: Board) -> N
     refused = board.rosa.post(f"/releases/{board.name}/certification", {})
     assert refused.status_code == 409
     assert board.office.ada.client.get(f"/api/v1/releases/{board.name}/dossier").status_code == 404
-    for who in (board.rosa, board.office.pieter):
-        answer = signed(who, "release-decision", release=board.name, decision="approve", reason="gates passed")
-        assert answer.status_code == 200, answer.text
-    done = board.rosa.post(f"/releases/{board.name}/certification", {})
-    assert done.status_code == 200, done.text
-    dossier = board.office.ada.client.get(f"/api/v1/releases/{board.name}/dossier")
+    data = board.certified()
     root = (board.office.here.home.ca / "rootCA.pem").read_bytes()
-    verified = verify_dossier(dossier.content, root, now=board.office.here.home.clock())
-    assert verified.release.release == board.name
+    verified = verify_dossier(data, root, now=board.office.here.home.clock())
+    assert verified.trace.standing.release == board.name
     view = board.office.ada.client.get(f"/api/v1/releases/{board.name}").json()
     assert view["state"] == "certified"
     assert all(need["met"] for need in view["needs"])
@@ -79,12 +62,18 @@ def test_it_is_not_certified_before_two_organisations_approve(board: Board) -> N
 def test_what_approvers_read_is_served_as_it_is_bound(board: Board) -> None:
     view = board.office.ada.client.get(f"/api/v1/releases/{board.name}").json()
     for name, digest in view["documents"].items():
-        answer = board.office.ada.client.get(f"/api/v1/releases/{board.name}/{name}")
+        answer = board.office.ada.client.get(f"/api/v1/releases/{board.name}/documents/{name}")
         assert answer.status_code == 200
         assert answer.content == board.office.here.home.artifacts().get(digest)
         assert answer.headers["content-disposition"].startswith("attachment")
     report = board.office.ada.client.get(f"/releases/{board.name}/report")
     assert "sandbox" in report.headers["content-security-policy"]
+    certified = board.office.ada.client.get(f"/api/v1/releases/{board.name}/documents/report.html")
+    assert certified.content.lower().startswith(b"<!doctype html>")
+    picture = board.office.ada.client.get(f"/releases/{board.name}/picture")
+    assert picture.headers["content-type"] == "image/svg+xml"
+    assert "sandbox" in picture.headers["content-security-policy"]
+    assert picture.content.startswith(b"<svg")
     assert board.office.ada.client.get(f"/api/v1/releases/{board.name}/documents/other.json").status_code == 404
 
 
@@ -93,7 +82,7 @@ def test_a_version_is_traced_to_its_entries(board: Board) -> None:
     trace = client.get(f"/api/v1/trace/{board.name}").json()
     first = trace["versions"][0]
     assert first["run"]["run"] == RUN
-    assert {each["site"] for each in first["run"]["hospitals"]} == set(TRAINERS)
+    assert {each["site"] for each in first["run"]["hospitals"]} == {*TRAINERS, EVALUATOR}
     assert {each["decision"] for each in first["releases"][0]["decisions"]} == {"approve"}
     with board.office.here.home.log() as log:
         assert log.entry(first["entry"]).kind == "version.created"
@@ -112,8 +101,18 @@ def test_two_versions_are_compared(board: Board) -> None:
     assert same["differences"]
     assert {each["change"] for each in same["differences"]} <= {0, None}
     assert not any(each["clear"] for each in same["differences"])
+    assert {each["chapter"] for each in same["differences"]} > {None}
+    bridge = same["bridge"]
+    assert bridge["release"] == board.name
+    assert not bridge["compares_before"]
+    assert {each["against"] for each in bridge["rows"]} == {"human"}
+    assert "There is no earlier certified release to compare with." in bridge["absent"]
     page = board.office.ada.client.get("/releases/compare", params={"before": version, "after": version})
     assert page.status_code == 200
+    for words in ("Coding more, erring less", "Bridge study", "Figures by year are not reported"):
+        assert words in page.text
+    unknown = board.office.ada.client.get("/api/v1/compare", params={"before": version, "after": "sha256:" + "0" * 64})
+    assert unknown.status_code == 404
 
 
 def test_gates_are_set_by_a_release_manager(board: Board) -> None:
@@ -141,6 +140,8 @@ def test_the_form_leads_to_the_signature(board: Board) -> None:
 def test_it_is_withdrawn_by_two_people(board: Board) -> None:
     proposed = signed(board.rosa, "withdrawal-proposal", release=board.name, reason="codes were wrong")
     assert proposed.status_code == 200, proposed.text
+    assert "Agree to withdraw it" not in board.rosa.client.get(f"/releases/{board.name}").text
+    assert "Agree to withdraw it" in board.office.pieter.client.get(f"/releases/{board.name}").text
     assert board.office.ada.client.get(f"/api/v1/releases/{board.name}").json()["state"] == "certified"
     agreed = signed(board.office.pieter, "withdrawal-decision", release=board.name, reason="I saw it too")
     assert agreed.status_code == 200, agreed.text

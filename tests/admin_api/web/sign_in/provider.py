@@ -80,6 +80,7 @@ class Provider:
             "groups": ["staff", "zegel-officers"],
             "email": "olga@hospital.example",
             "email_verified": True,
+            **({"auth_time": now} if "max_age" in asked else {}),
             **self.claims,
         }
         claims = {name: value for name, value in claims.items() if value is not None}

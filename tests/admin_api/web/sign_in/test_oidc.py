@@ -67,11 +67,11 @@ def door(opened: tuple[Door, Provider], provider: Provider) -> Door:
 
 
 def come(
-    door: Door, provider: Provider, client: TestClient | None = None, **answer: str
+    door: Door, provider: Provider, client: TestClient | None = None, *, again: bool = False, **answer: str
 ) -> tuple[TestClient, Response]:
     """From the link on the sign-in page to the answer of the callback."""
     client = client or door.client()
-    sent = client.get("/sign-in/oidc", params={"next": "/plans"})
+    sent = client.get("/sign-in/oidc", params={"next": "/plans", "again": again})
     assert sent.status_code == 303, sent.text
     back = provider.let_in(sent.headers["location"], **answer)
     return client, client.get(back.removeprefix(URL))
@@ -117,12 +117,26 @@ def test_somebody_from_there_adds_a_passkey_to_sign(door: Door, provider: Provid
     client, _ = come(door, provider)
     visitor = Visitor(client)
     visitor.carry_csrf()
+    refused = visitor.post("/account/passkeys/options")
+    assert refused.json()["type"] == "/problems/confirm-first", "a single sign-on asked nobody anything"
+    come(door, provider, client, again=True)
+    assert (provider.asked[-1]["prompt"], provider.asked[-1]["max_age"]) == ("login", "0")
+    visitor.carry_csrf()
     passkey = SoftwarePasskey(HOST)
     options = visitor.options("/account/passkeys/options")
     registered = visitor.post("/account/passkeys", {"credential": made(passkey, options), "name": "x"})
     proven = visitor.post("/account/passkeys/proof", {"credential": used(passkey, registered.json()["publicKey"])})
     assert proven.status_code == 200
     assert Visitor(door.client(), passkey, options["user"]["id"]).sign_in().status_code == 200
+
+
+@pytest.mark.parametrize("said", [None, 0, -1, "now", True, 4_000_000_000])
+def test_confirming_needs_the_issuers_word_that_it_asked(door: Door, provider: Provider, said: object) -> None:
+    client, _ = come(door, provider)
+    provider.claims = {"auth_time": said}
+    assert come(door, provider, client, again=True)[1].status_code == 403
+    assert client.get("/api/v1/session").json()["recent"] is False
+    assert client.get("/sign-in/confirm").text.count("/sign-in/oidc?again=1&amp;next=") == 1
 
 
 CLAIM_LIES: dict[str, dict[str, Any]] = {
@@ -265,7 +279,7 @@ ANSWER_LIES = {
 
 @pytest.mark.parametrize("lie", ANSWER_LIES, ids=str)
 def test_lies_in_the_answer(door: Door, provider: Provider, lie: str) -> None:
-    client, answer = come(door, provider, None, **ANSWER_LIES[lie])
+    client, answer = come(door, provider, None, again=False, **ANSWER_LIES[lie])
     assert answer.status_code == 403
     assert Visitor(client).who() is None
 
