@@ -80,7 +80,7 @@ class _Guarded(APIRoute):
         name, needs_key = self.name, self.needs_key
 
         async def handle(request: Request) -> Response:
-            access = check_access(request, name)
+            access = await run_in_threadpool(check_access, request, name)
             if viewer_or_nobody(request) is not None:
                 await run_in_threadpool(workplace(request).reading.follow)
             if request.method in SAFE:

@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     @classmethod
     def _public_url(cls, value: str) -> str:
         parts = urlsplit(value)
-        local = parts.hostname in ("localhost", "127.0.0.1")
+        local = parts.hostname == "localhost"  # passkeys do not work on bare addresses
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
             raise ValueError(f"expected a URL such as https://zegel.example, got {value!r}")
         if parts.scheme == "http" and not local:
