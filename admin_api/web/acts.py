@@ -33,7 +33,7 @@ from admin_api.web.access import ACCESS
 from admin_api.web.context import Here, Viewer, Who, Workplace
 from admin_api.web.database import utc
 from admin_api.web.language import N_
-from admin_api.web.problems import FieldProblem, Problem, answer, not_found, problems
+from admin_api.web.problems import Problem, answer, field_problems, in_short, not_found, problems
 from admin_api.web.rendering import render
 from admin_api.web.routes import ApiRoute, PageRoute, check_access
 from admin_api.web.sign_in.passkeys import passkeys_of, public_key_spki
@@ -281,14 +281,12 @@ def routers(acts: Mapping[str, Act[Any]]) -> Sequence[APIRouter]:
         act = acts.get(name)
         if act is None:
             raise not_found(f"there is no act {name}")
-        check_access(request, act.route)
+        await run_in_threadpool(check_access, request, act.route)
         try:
             parameters = act.parameters.model_validate(await _form_values(request, act.parameters))
         except ValidationError as error:
-            fields = [
-                FieldProblem(where=".".join(map(str, each["loc"])), reason=str(each["msg"])) for each in error.errors()
-            ]
-            detail = "; ".join(f"{field.where}: {field.reason}" for field in fields)
+            fields = field_problems(error.errors())
+            detail = in_short(fields)
             return answer(
                 request,
                 Problem(

@@ -10,6 +10,7 @@ Source: RFC 9457.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -101,6 +102,21 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         }
         for status in wanted
     }
+
+
+def field_problems(errors: Sequence[Mapping[str, Any]]) -> list[FieldProblem]:
+    """What pydantic found, one for each field; `where` is empty for what is wrong with all of them together."""
+    return [
+        FieldProblem(
+            where=".".join(str(part) for part in each["loc"]), reason=str(each["msg"]).removeprefix("Value error, ")
+        )
+        for each in errors
+    ]
+
+
+def in_short(fields: Sequence[FieldProblem]) -> str:
+    """The same in one line."""
+    return "; ".join(f"{field.where}: {field.reason}" if field.where else field.reason for field in fields)
 
 
 # The first that fits: (class, status, slug, title, what to do next).
@@ -205,12 +221,9 @@ def install(app: FastAPI) -> None:
     async def invalid(request: Request, error: Exception) -> Response:
         if not isinstance(error, RequestValidationError):
             raise error
-        fields = [
-            FieldProblem(where=".".join(str(part) for part in each["loc"]), reason=str(each["msg"]))
-            for each in error.errors()
-        ]
+        fields = field_problems(error.errors())
         slug, title, todo = _TITLES[422]
-        detail = "; ".join(f"{field.where}: {field.reason}" for field in fields[:3])
+        detail = in_short(fields[:3])
         return answer(request, Problem(422, slug, title, detail, todo), fields)
 
     async def http(request: Request, error: Exception) -> Response:

@@ -201,11 +201,12 @@ def environment_for(code: str) -> Environment:
 
 
 def sentence_of(words: str) -> str:
-    """Words that begin small and end open, as errors do, as a sentence."""
+    """Words that begin small and end open, as errors do, as a sentence. A name in front is not spelled otherwise."""
     words = words.strip()
     if not words:
         return words
-    return words[0].upper() + words[1:] + ("" if words[-1] in ".!?:;)" else ".")
+    name = any(character.isdigit() for character in words.split(maxsplit=1)[0])
+    return (words if name else words[0].upper() + words[1:]) + ("" if words[-1] in ".!?:;)" else ".")
 
 
 def attributes(given: Mapping[str, object]) -> Markup:

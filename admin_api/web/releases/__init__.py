@@ -8,9 +8,9 @@ from typing import Any
 def __getattr__(name: str) -> Any:
     """What the app asks for; made then, since areas use parts of each other."""
     if name == "ROUTERS":
-        from admin_api.web.releases import api, pages
+        from admin_api.web.releases import api, comparison_page, pages
 
-        return (api.router, pages.router)
+        return (api.router, comparison_page.router, pages.router)  # /releases/compare before /releases/{release}
     if name == "ACTS":
         from admin_api.web.releases.acts import ACTS
 

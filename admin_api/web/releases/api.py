@@ -13,7 +13,7 @@ from admin_api.web.context import Here, Who
 from admin_api.web.paging import After, Digest, Limit, Name, Page
 from admin_api.web.problems import not_found, problems
 from admin_api.web.releases.comparison import Comparison, compare
-from admin_api.web.releases.dossiers import certify_and_keep, documents_in, dossier_path
+from admin_api.web.releases.dossiers import certify_and_keep, digest_of_file, documents_in, dossier_path
 from admin_api.web.releases.view import (
     ReleaseLine,
     ReleaseView,
@@ -72,12 +72,13 @@ def certification(release: Name, here: Here, who: Who) -> Certified:
 
 @router.get("/releases/{release}/dossier", name="releases.dossier", responses=problems(), response_class=FileResponse)
 def dossier(release: Name, here: Here, who: Who) -> Response:
-    """The release's evidence in one file; `zegel verify` checks it offline."""
+    """The release's evidence in one file, its digest as ETag; `zegel verify` checks it offline."""
     find_release(here, release)
     path = dossier_path(here.home, release)
     if not path.exists():
         raise not_found(f"no dossier of {release} was written here", "certify it, or ask who did")
-    return FileResponse(path, media_type="application/zip", filename=path.name)
+    etag = {"ETag": f'"{digest_of_file(path)}"'}
+    return FileResponse(path, media_type="application/zip", filename=path.name, headers=etag)
 
 
 def document_of(here: Here, release: str, name: str) -> bytes:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 from admin_api.releasing import certify
+from audit.canonical import DIGEST_PREFIX
 from audit.dossier import open_dossier
 from audit.durable_file import write_durably
 from jobs.home import ConsortiumHome
@@ -16,6 +18,12 @@ FOLDER = "dossiers"
 def dossier_path(home: ConsortiumHome, release: str) -> Path:
     """Where a release's dossier lies; `release` has been checked to be a name."""
     return home.path / FOLDER / f"{release}.dossier"
+
+
+def digest_of_file(path: Path) -> str:
+    """`sha256:<hex>` of a file, read in pieces."""
+    with path.open("rb") as file:
+        return DIGEST_PREFIX + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def documents_in(home: ConsortiumHome, release: str) -> Mapping[str, bytes]:

@@ -50,6 +50,31 @@ class InThisProcess:
         self._lines = []
 
 
+class NothingComputed:
+    """Refuses every forecast at once: for tests that ask for many and care for none."""
+
+    def send(self, question: Mapping[str, Any]) -> None:
+        pass
+
+    def receive(self, timeout_s: float) -> dict[str, Any] | None:
+        return {"error": "this test computes nothing"}
+
+    def end(self) -> None:
+        pass
+
+
+@contextmanager
+def computing_nothing(home: Path) -> Iterator[None]:
+    """No forecast of this consortium starts a process while the block runs."""
+    cache_dir = home / desk.CACHE
+    desk._DESKS[cache_dir] = at_work = desk.Desk(cache_dir, start=NothingComputed)
+    try:
+        yield
+    finally:
+        at_work.close()
+        desk._DESKS.pop(cache_dir, None)
+
+
 @dataclass(frozen=True)
 class Office(Web):
     """An app with people who can sign: an admin and a privacy officer, besides those whose keys are in files."""

@@ -23,10 +23,6 @@ from fastapi._compat import ModelField
 from fastapi.dependencies.models import Dependant
 from httpx2 import Response
 from starlette.testclient import TestClient
-from tests.admin_api.web.certificates.cast import asked_at
-from tests.admin_api.web.certificates.test_archive import HOSTILE
-from tests.admin_api.web.sign_in.signed_in import account_for_tests, sign_in_for_tests
-from tests.admin_api.web.sign_in.visitor import HOST, Visitor
 
 from admin_api.web.access import ACCESS
 from admin_api.web.app import create_app, make_workplace
@@ -41,7 +37,12 @@ from admin_api.web.sign_in.tables import AccountRow
 from admin_api.web.tables import ActRow
 from tests.admin_api.conftest import AfterRun
 from tests.admin_api.consortium_folder import EVALUATOR, RUN, TRAINERS, copied
+from tests.admin_api.web.certificates.cast import asked_at
+from tests.admin_api.web.certificates.test_archive import HOSTILE
 from tests.admin_api.web.conftest import URL, Web
+from tests.admin_api.web.crew import computing_nothing
+from tests.admin_api.web.sign_in.signed_in import account_for_tests, sign_in_for_tests
+from tests.admin_api.web.sign_in.visitor import HOST, Visitor
 from tests.passkey import SoftwarePasskey
 
 Route = ApiRoute | PageRoute
@@ -82,7 +83,8 @@ def web(ran: AfterRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web
     settings = Settings(home=home.path, public_url=URL)
     here = replace(make_workplace(settings), home=home)
     app = create_app(settings, here)
-    yield Web(app, here, AfterRun(home, ran.people, ran.sites, ran.plan_hash))
+    with computing_nothing(home.path):
+        yield Web(app, here, AfterRun(home, ran.people, ran.sites, ran.plan_hash))
     here.reading.close()
     here.database.close()
 
@@ -151,6 +153,11 @@ def _bodies(route: Route) -> list[ModelField]:
 
 def _fields(route: Route) -> list[str]:
     return [field.alias for field in _bodies(route)]
+
+
+def _names_in(body: ModelField) -> list[str]:
+    """The fields of a body's model; none for a file."""
+    return list(getattr(body.field_info.annotation, "model_fields", {}))
 
 
 def _key() -> dict[str, str]:
@@ -305,7 +312,7 @@ def test_sessions_tokens_passkeys_and_acts_belong_to_one_account(web: Web) -> No
             headers = {} if method in SAFE else _key()
             body = {"assertion": _assertion()} if "act_id" in named else {"name": "mine"}
             form = {"name": "mine", "assertion": json.dumps(_assertion())}
-            sent = {"json": body} if isinstance(route, ApiRoute) and method not in SAFE else {}
+            sent: dict[str, Any] = {"json": body} if isinstance(route, ApiRoute) and method not in SAFE else {}
             sent = {"data": form} if isinstance(route, PageRoute) and method not in SAFE else sent
             answer = thief.request(method, _filled(route.path, **ids), headers=headers, **sent)
             said.append((answer.status_code, _told(answer, ids[next(iter(named))])))
@@ -375,7 +382,7 @@ def test_no_form_of_another_site_is_taken(web: Web, crowd: Crowd) -> None:
             answer = client.request(
                 method, _filled(route.path), headers={**headers, **_key(), "Accept": "application/json"}
             )
-            if answer.status_code != 403 or "cross-site" not in answer.text and "Not from our own" not in answer.text:
+            if answer.status_code != 403 or ("cross-site" not in answer.text and "Not from our own" not in answer.text):
                 wrong.append(f"{method} {route.path} {what}: {answer.status_code}")
     assert not wrong, "\n".join(wrong)
 
@@ -451,7 +458,7 @@ def test_hostile_values_in_forms_come_to_nothing(web: Web, crowd: Crowd) -> None
         if route.name.startswith("acts.prepare."):
             act = route.name.removeprefix("acts.prepare.")
             (body,) = _bodies(route)
-            forms.append((route.name, f"/acts/new/{act}", list(body.field_info.annotation.model_fields)))
+            forms.append((route.name, f"/acts/new/{act}", _names_in(body)))
     assert len(forms) > 30
     for name, path, fields in forms:
         for value in (MARKUP + TEMPLATE, SQL + ODD.replace("\ud7ff", ""), SPLIT):
@@ -472,9 +479,7 @@ def test_hostile_values_in_json_come_to_nothing(web: Web, crowd: Crowd) -> None:
     for route, method in _routes(web):
         if method in SAFE or not isinstance(route, ApiRoute) or route.name.startswith((*OUTSIDE, "session.end")):
             continue
-        fields = {}
-        for field in _bodies(route):
-            fields |= dict.fromkeys(getattr(field.field_info.annotation, "model_fields", {}), MARKUP + TEMPLATE)
+        fields = {name: MARKUP + TEMPLATE for field in _bodies(route) for name in _names_in(field)}
         bodies: Iterable[bytes] = (
             json.dumps(fields | {"__proto__": {"admin": True}, "role": "consortium_admin"}).encode(),
             deep,
@@ -531,7 +536,9 @@ def test_nobody_is_led_away(web: Web, crowd: Crowd) -> None:
         for client in (web.client(), crowd.of(route.name)):
             for target in AWAY:
                 tried += 1
-                sent = {"params": {"next": target}} if method in SAFE else {"data": {"next": target, "theme": "dark"}}
+                sent: dict[str, Any] = (
+                    {"params": {"next": target}} if method in SAFE else {"data": {"next": target, "theme": "dark"}}
+                )
                 headers = {} if method in SAFE else {"Origin": URL}
                 answer = client.request(method, _filled(route.path), headers=headers, **sent)
                 assert not _harmless(answer), f"{route.path} {target}"

@@ -30,7 +30,7 @@ def test_an_app_with_an_unguarded_route_does_not_start(web: Web, monkeypatch: py
     open_router = APIRouter()
     open_router.add_api_route("/open", _open, name="open")
     module = type("module", (), {"ROUTERS": (open_router,)})
-    monkeypatch.setitem(sys.modules, "admin_api.web.open", module)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "admin_api.web.open", module)
     monkeypatch.setattr(app_module, "AREAS", ("open",))
     with pytest.raises(RuntimeError, match="nobody guards it"):
         app_module.create_app(web.here.settings, web.here)

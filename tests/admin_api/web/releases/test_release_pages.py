@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from audit.canonical import digest_of
 from audit.verify import verify_dossier
 from tests.admin_api.conftest import AfterRun
 from tests.admin_api.consortium_folder import EVALUATOR, RUN, TRAINERS
@@ -51,6 +52,8 @@ def test_it_is_not_certified_before_two_organisations_approve(board: Board) -> N
     assert refused.status_code == 409
     assert board.office.ada.client.get(f"/api/v1/releases/{board.name}/dossier").status_code == 404
     data = board.certified()
+    again = board.office.ada.client.get(f"/api/v1/releases/{board.name}/dossier")
+    assert again.headers["etag"] == f'"{digest_of(data)}"'
     root = (board.office.here.home.ca / "rootCA.pem").read_bytes()
     verified = verify_dossier(data, root, now=board.office.here.home.clock())
     assert verified.trace.standing.release == board.name
