@@ -171,6 +171,8 @@ ACCESS: dict[str, Access] = {
     "privacy.page": Access(EVERYONE),
     "privacy.one.page": Access(EVERYONE, own_hospital=True),
     "privacy.audits.page": Access(EVERYONE),
+    "privacy.csv": Access(EVERYONE),  # a hospital's contact: the own hospital's
+    "privacy.points.csv": Access(EVERYONE, own_hospital=True),
     "acts.prepare.privacy-audit": Access(OFFICERS | AUTHORITIES),
     "plans.list": Access(EVERYONE),  # a hospital's contact: those that name the hospital
     "plans.read": Access(EVERYONE),
@@ -206,6 +208,8 @@ ACCESS: dict[str, Access] = {
     "federation.stop": Access(ADMINS),
     "runs.list.page": Access(PERSONS),
     "runs.one.page": Access(PERSONS),
+    "runs.rounds.page": Access(PERSONS),
+    "runs.hospitals.page": Access(PERSONS),
     "runs.start.post": Access(ADMINS),
     "runs.resume.post": Access(ADMINS),
     "runs.stop.post": Access(ADMINS),

@@ -214,7 +214,7 @@ def install(app: FastAPI) -> None:
         found = translated(error)
         if found is None:
             raise error
-        if found.status >= 500:
+        if found.status >= 500 and not isinstance(error, Problem):
             _LOG.error("%s", type(error).__name__, exc_info=error)
         return answer(request, found)
 

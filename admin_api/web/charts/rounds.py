@@ -60,17 +60,21 @@ def participation(title: str, sites: Sequence[str], rounds: Sequence[Round]) -> 
         parts.append(f'<text class="end" x="{left - 12}" y="{y + row_height / 2 + 4:.1f}">{name(site)}</text>')
         said = _("%(took)s of %(rounds)s", took=took, rounds=len(rounds))
         parts.append(f'<text x="{left + step * len(groups) + 10:.1f}" y="{y + row_height / 2 + 4:.1f}">{said}</text>')
+        cells: dict[str, list[str]] = {"cell-ok": [], "cell-dropped": [], "soft": [], "notch": []}
         for column, group in enumerate(groups):
             share = sum(site in one.participants for one in group) / len(group)
             dropped = any(site in one.dropped for one in group)
             x, width, tall = left + step * column, max(step - gap, 0.8), row_height - 5
+            cell = f"M{x:.1f} {y + 2:.0f}h{width:.1f}v{tall}h-{width:.1f}z"
             if share == 1:
-                parts.append(rect("cell-ok", x, y + 2, width, tall))
+                cells["cell-ok"].append(cell)
             elif dropped:
-                parts.append(rect("cell-dropped", x, y + 2, width, tall))
-                parts.append(line("notch", x, y + 2 + tall, x + width, y + 2))
+                cells["cell-dropped"].append(cell)
+                cells["notch"].append(f"M{x:.1f} {y + 2 + tall:.0f}l{width:.1f} -{tall}")
             elif share:
-                parts.append(rect("soft", x, y + 2, width, tall))
+                cells["soft"].append(cell)
+        # One path for all cells of a kind: a third of the bytes of a rectangle each.
+        parts += [f'<path class="{kind}" d="{"".join(drawn)}"/>' for kind, drawn in cells.items() if drawn]
     height = 4 + row_height * len(sites) + 22
     for place in [n for n in ticks(len(groups)) if n]:
         number = groups[place - 1][0].number

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
@@ -10,9 +10,16 @@ from pydantic import BaseModel, Field
 from admin_api.reading import privacy, releases
 from admin_api.web.context import Here, Who, Workplace
 from admin_api.web.paging import After, Digest, Limit, Name, Page
-from admin_api.web.plans.effect import PlanCost, kept_cost, plan_text
 from admin_api.web.privacy.audits import AuditLine, AuditReport, find, report
-from admin_api.web.privacy.budgets import BurnPoint, CohortLine, burn_points, lines, of_hospital, plan_or_none
+from admin_api.web.privacy.budgets import (
+    Beside,
+    BurnPoint,
+    CohortLine,
+    beside,
+    burn_points,
+    lines_page,
+    of_hospital,
+)
 from admin_api.web.problems import problems
 from admin_api.web.routes import ApiRoute
 from jobs.leaves import LEAVES, MEANING
@@ -22,6 +29,10 @@ router = APIRouter(route_class=ApiRoute, prefix="/api/v1/privacy", tags=["Privac
 Plan = Annotated[
     str | None,
     Query(pattern=r"^sha256:[0-9a-f]{64}$", description="whose effect to show; the next one waiting if not given"),
+]
+Search = Annotated[str, Query(max_length=100, description="part of a hospital's name")]
+Sort = Annotated[
+    str, Query(pattern=f"^-?({'|'.join(privacy.SORTS)})$", description="a field; with - in front, descending")
 ]
 
 
@@ -34,6 +45,13 @@ class Budgets(BaseModel):
         description="whether the plan's figures are as ledgers count; else as the plan states them"
     )
     items: list[CohortLine]
+
+
+class BudgetsPage(Budgets):
+    """A piece of the list of all hospitals' budgets."""
+
+    next: str | None = None
+    total: int | None = Field(default=None, description="how many there are; a hospital has one or two")
 
 
 class HospitalBudgets(Budgets):
@@ -57,30 +75,26 @@ class Leavings(BaseModel):
     items: list[Leaving]
 
 
-def budgets(here: Workplace, *, plan_hash: str | None, only: str | None, site: str | None = None) -> Budgets:
-    """The view's values. Raises NotKnown."""
-    chosen = plan_or_none(here, plan_hash, only)
-    cost: PlanCost | None = None
-    if chosen is not None and (text := plan_text(here, chosen.plan_hash)) is not None:
-        deltas = [each.budget_delta for each in privacy.listed(here.reading) if each.budget_delta is not None]
-        cost = kept_cost(here, text, deltas)
-    found = lines(here, only=only, cost=cost) if site is None else of_hospital(here, site, cost=cost)
-    return Budgets(
-        plan=None if cost is None or chosen is None else chosen.plan_hash,
-        plan_title=None if cost is None or chosen is None else chosen.title,
-        plan_exact=cost is not None and cost.exact,
-        items=found,
-    )
+def budgets_page(
+    here: Workplace, given: Beside, *, only: str | None, search: str, sort: str, limit: int, after: str | None
+) -> BudgetsPage:
+    """A piece of the list. Raises BadCursor."""
+    part = lines_page(here, only=only, cost=given.cost, search=search, sort=sort, limit=limit, after=after)
+    return BudgetsPage(**_named(given), items=part.items, next=part.next, total=part.total)
 
 
-def hospital_budgets(
-    here: Workplace, site: str, *, plan_hash: str | None, only: str | None, limit: int, after: str | None
-) -> HospitalBudgets:
+def hospital_budgets(here: Workplace, site: str, given: Beside, *, limit: int, after: str | None) -> HospitalBudgets:
     """The view's values. Raises NotKnown, BadCursor."""
-    found = budgets(here, plan_hash=plan_hash, only=only, site=site)
+    found = of_hospital(here, site, cost=given.cost)
     piece = privacy.points(here.reading, site, limit=limit, after=after)
     points = Page[BurnPoint](items=burn_points(piece.items), next=piece.after, total=piece.total)
-    return HospitalBudgets(**found.model_dump(), points=points)
+    return HospitalBudgets(**_named(given), items=found, points=points)
+
+
+def _named(given: Beside) -> dict[str, Any]:
+    if given.plan is None or given.cost is None:
+        return {"plan": None, "plan_title": None, "plan_exact": False}
+    return {"plan": given.plan.plan_hash, "plan_title": given.plan.title, "plan_exact": given.cost.exact}
 
 
 def leavings() -> Leavings:
@@ -93,10 +107,14 @@ def leavings() -> Leavings:
     )
 
 
-@router.get("", name="privacy.list", responses=problems(409, 503), response_model=Budgets)
-def list_budgets(here: Here, who: Who, plan: Plan = None) -> Budgets:
-    """Every hospital's budgets; a hospital's contact sees the own ones."""
-    return budgets(here, plan_hash=plan, only=who.hospital)
+@router.get("", name="privacy.list", responses=problems(409, 503), response_model=BudgetsPage)
+def list_budgets(
+    here: Here, who: Who, plan: Plan = None, search: Search = "", sort: Sort = "site", limit: Limit = 50,
+    after: After = None,
+) -> BudgetsPage:  # fmt: skip
+    """Every hospital's budgets, a piece at a time; a hospital's contact sees the own ones."""
+    given = beside(here, plan, who.hospital)
+    return budgets_page(here, given, only=who.hospital, search=search, sort=sort, limit=limit, after=after)
 
 
 @router.get("/leaves", name="privacy.leaves", responses=problems(), response_model=Leavings)
@@ -123,4 +141,4 @@ def read_budgets(
     site: Name, here: Here, who: Who, plan: Plan = None, limit: Limit = 50, after: After = None
 ) -> HospitalBudgets:
     """One hospital's budgets, and how they were spent."""
-    return hospital_budgets(here, site, plan_hash=plan, only=who.hospital, limit=limit, after=after)
+    return hospital_budgets(here, site, beside(here, plan, who.hospital), limit=limit, after=after)

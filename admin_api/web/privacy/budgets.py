@@ -7,7 +7,8 @@ took part in, added up from the log, with no budget to hold them against. The le
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,7 +17,8 @@ from admin_api.errors import NotKnown
 from admin_api.reading import hospitals, plans, privacy
 from admin_api.web.context import Workplace
 from admin_api.web.language import _, current
-from admin_api.web.plans.effect import PlanCost
+from admin_api.web.paging import MOST, Page
+from admin_api.web.plans.effect import PlanCost, kept_cost, plan_text
 
 LEDGER, LOG = "ledger", "log"
 TRAINING, VALIDATION = "training", "validation"
@@ -75,9 +77,37 @@ class BurnPoint(BaseModel):
     entry: int
 
 
+@dataclass(frozen=True)
+class Beside:
+    """The plan whose effect stands beside the budgets; nothing of it where its text is not kept here."""
+
+    plan: plans.Plan | None
+    cost: PlanCost | None
+
+
+def beside(here: Workplace, plan_hash: str | None, only: str | None) -> Beside:
+    """The plan asked for, else the next one. Raises NotKnown for one that was not proposed."""
+    chosen = plan_or_none(here, plan_hash, only)
+    if chosen is None or (text := plan_text(here, chosen.plan_hash)) is None:
+        return Beside(chosen, None)
+    deltas = [each.budget_delta for each in privacy.listed(here.reading) if each.budget_delta is not None]
+    return Beside(chosen, kept_cost(here, text, deltas))
+
+
 def lines(here: Workplace, *, only: str | None, cost: PlanCost | None = None) -> list[CohortLine]:
     """Every cohort of every hospital the log knows a loss or a budget of, by hospital; `only`: of this one."""
     return [_line(each, cost) for each in privacy.listed(here.reading, only=only)]
+
+
+def lines_page(
+    here: Workplace, *, only: str | None, cost: PlanCost | None, search: str, sort: str, limit: int, after: str | None
+) -> Page[CohortLine]:
+    """A piece of them: `sort` is a word of privacy.SORTS, with - in front descending. Raises BadCursor."""
+    found = privacy.sliced(
+        here.reading, search=search, sort=sort.removeprefix("-"), descending=sort.startswith("-"), only=only,
+        limit=limit, after=after,
+    )  # fmt: skip
+    return Page(items=[_line(each, cost) for each in found.items], next=found.after, total=found.total)
 
 
 def of_hospital(here: Workplace, site: str, *, cost: PlanCost | None = None) -> list[CohortLine]:
@@ -111,6 +141,33 @@ def burn_points(points: Iterable[privacy.Point]) -> list[BurnPoint]:
         )
         for each in points
     ]  # fmt: skip
+
+
+def course(here: Workplace, line: CohortLine, most: int) -> list[BurnPoint]:
+    """How a line came to be, oldest first, in at most `most` points of the same source."""
+    found = privacy.course(here.reading, line.site, line.cohort, stated=line.source == LEDGER, most=most)
+    return burn_points(found)
+
+
+def every_line(here: Workplace, *, only: str | None, cost: PlanCost | None, search: str, sort: str) -> list[CohortLine]:
+    """All pieces of `lines_page`."""
+    found: list[CohortLine] = []
+    after: str | None = None
+    while True:
+        part = lines_page(here, only=only, cost=cost, search=search, sort=sort, limit=MOST, after=after)
+        found += part.items
+        if (after := part.next) is None:
+            return found
+
+
+def every_point(here: Workplace, site: str) -> Iterator[BurnPoint]:
+    """All that happened to a hospital's budgets, newest first, read a piece at a time."""
+    after: str | None = None
+    while True:
+        part = privacy.points(here.reading, site, after=after)
+        yield from burn_points(part.items)
+        if (after := part.after) is None:
+            return
 
 
 def next_plan(here: Workplace, only: str | None) -> plans.Plan | None:
@@ -148,12 +205,17 @@ def sentence(found: Sequence[CohortLine], plan: plans.Plan | None) -> str:
             plan=plan.title or "", site=short[0].site, cohort=_cohort(short[0].cohort),
             plan_e=current().epsilon(short[0].plan), left=current().epsilon(short[0].left),
         )  # fmt: skip
-    least = min(stated, key=lambda line: (line.left or 0.0) / (line.budget or 1.0))
+    least = min(stated, key=share_left)
     return _(
         "%(site)s has least left: epsilon %(left)s of %(budget)s for a %(cohort)s patient.",
         site=least.site, left=current().epsilon(least.left), budget=current().epsilon(least.budget),
         cohort=_cohort(least.cohort),
     )  # fmt: skip
+
+
+def share_left(line: CohortLine) -> float:
+    """The part of its budget that a cohort has left; none where there is no budget."""
+    return (line.left or 0.0) / line.budget if line.budget else 0.0
 
 
 def _cohort(cohort: str) -> str:

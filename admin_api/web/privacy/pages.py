@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -15,16 +15,31 @@ from admin_api.web.access import ACCESS
 from admin_api.web.context import Here, Who, Workplace
 from admin_api.web.language import N_, _, current
 from admin_api.web.paging import After, Digest, Name
-from admin_api.web.privacy.api import Plan, budgets, hospital_budgets, leavings
+from admin_api.web.privacy.api import Plan, Search, Sort, budgets_page, hospital_budgets, leavings
 from admin_api.web.privacy.audits import AuditReport, find, report
-from admin_api.web.privacy.budgets import LEDGER, BurnPoint, CohortLine, plan_or_none, sentence
+from admin_api.web.privacy.budgets import (
+    LEDGER,
+    BurnPoint,
+    CohortLine,
+    beside,
+    course,
+    every_line,
+    every_point,
+    lines,
+    of_hospital,
+    sentence,
+    share_left,
+)
+from admin_api.web.privacy.spreadsheet import csv_answer
 from admin_api.web.problems import Problem
 from admin_api.web.rendering import render
 from admin_api.web.routes import PageRoute
 from jobs.leaves import MASKED, NOISY, PLAIN, PROTOCOL
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
-MOST_POINTS = 200
+AT_ONCE = 50
+MOST_BARS = 12
+MOST_POINTS = 80  # of a burn-down and its table; the first, the last, and evenly between them
 MOST_CHOICES = 20
 _TESTED = "noise-variance"
 _HOW = {
@@ -56,24 +71,58 @@ LEAVING_WORDS = frozenset(
 
 
 @router.get("/privacy", name="privacy.page")
-def privacy_page(request: Request, here: Here, who: Who, plan: Plan = None) -> Response:
-    """All budgets, what leaves hospitals, and the last audit."""
-    found = budgets(here, plan_hash=plan, only=who.hospital)
-    chosen = plan_or_none(here, plan, who.hospital)
+def privacy_page(
+    request: Request, here: Here, who: Who, plan: Plan = None, search: Search = "", sort: Sort = "site",
+    after: After = None,
+) -> Response:  # fmt: skip
+    """Budgets, what leaves hospitals, and the last audit. Sentence and chart are about all hospitals."""
+    given = beside(here, plan, who.hospital)
+    every = lines(here, only=who.hospital, cost=given.cost)
+    found = budgets_page(
+        here, given, only=who.hospital, search=search, sort=sort, limit=AT_ONCE, after=after
+    )  # fmt: skip
     newest = releases.audits(here.reading, limit=5).items
+    query = urlencode({name: value for name, value in (("plan", plan), ("search", search)) if value})
+    sorted_so = urlencode({"sort": sort}) if sort != "site" else ""
     return render(
         request,
         "privacy/list.html",
         found=found,
-        sentence=sentence(found.items, chosen),
+        sentence=sentence(every, given.plan),
         rows=[_row(line) for line in found.items],
-        chart=_bars(found.items),
+        chart=_bars(every),
+        chart_title=_bars_title(every),
+        search=search,
+        several=len(every) > 2,
+        sort={"key": sort.removeprefix("-"), "descending": sort.startswith("-"), "url": _url("/privacy", query)},
+        url=_url("/privacy", query, sorted_so),
+        csv_url=_url("/privacy/export/budgets.csv", query, sorted_so),
         plan_choices=[(plan.plan_hash, plan.title or plan.plan_hash) for plan in _plan_choices(here, who.hospital)],
         leave_rows=[_leave_row(each.what, each.how) for each in leavings().items],
         audit=_last_report(here, newest),
         audits=newest,
         may_log_audit=who.role in (ACCESS["acts.prepare.privacy-audit"].roles or ()),
     )
+
+
+def _url(path: str, *queries: str) -> str:
+    query = "&".join(each for each in queries if each)
+    return f"{path}?{query}" if query else path
+
+
+@router.get("/privacy/export/budgets.csv", name="privacy.csv")
+def budgets_csv(here: Here, who: Who, plan: Plan = None, search: Search = "", sort: Sort = "site") -> Response:
+    """All budgets, in the page's order, for a spreadsheet."""
+    given = beside(here, plan, who.hospital)
+    every = every_line(here, only=who.hospital, cost=given.cost, search=search, sort=sort)
+    return csv_answer("budgets.csv", CohortLine, every)
+
+
+@router.get("/privacy/{site}/points.csv", name="privacy.points.csv")
+def points_csv(site: Name, here: Here) -> Response:
+    """All that happened to a hospital's budgets, for a spreadsheet."""
+    of_hospital(here, site)  # raises for a hospital nobody knows
+    return csv_answer(f"{site}-points.csv", BurnPoint, every_point(here, site))
 
 
 @router.get("/privacy/audits/{digest}", name="privacy.audits.page")
@@ -88,16 +137,18 @@ def hospital_page(
     site: Name, request: Request, here: Here, who: Who, plan: Plan = None, after: After = None
 ) -> Response:
     """One hospital's budgets and how they were spent."""
-    found = hospital_budgets(here, site, plan_hash=plan, only=who.hospital, limit=MOST_POINTS, after=after)
+    given = beside(here, plan, who.hospital)
+    found = hospital_budgets(here, site, given, limit=AT_ONCE, after=after)
     return render(
         request,
         "privacy/one.html",
         site=site,
         found=found,
-        sentence=sentence(found.items, plan_or_none(here, plan, who.hospital)),
+        sentence=sentence(found.items, given.plan),
         rows=[_row(line) for line in found.items],
-        burn_downs=_burn_downs(found.items, found.points.items, found.plan_title, here.now()),
+        burn_downs=_burn_downs(here, found.items, found.plan_title),
         points=[_point_row(point, {line.cohort: line.source for line in found.items}) for point in found.points.items],
+        url=_url(f"/privacy/{site}", urlencode({"plan": plan}) if plan else ""),
     )
 
 
@@ -128,28 +179,34 @@ def _row(line: CohortLine) -> dict[str, Any]:
 
 
 def _bars(lines: Sequence[CohortLine]) -> charts.Chart | None:
+    """The budgets with the least left, the shortest first when there are more than fit."""
+    known = [line for line in lines if line.budget is not None]
+    if len(known) > MOST_BARS:
+        known = sorted(known, key=lambda line: (line.fits is not False, share_left(line)))[:MOST_BARS]
     rows = [
         charts.Budget(
             f"{line.site}, {_('training') if line.cohort == 'training' else _('validation')}",
-            line.spent, line.reserved, line.budget, line.plan or 0.0,
+            line.spent, line.reserved, line.budget or 0.0, line.plan or 0.0,
         )
-        for line in lines
-        if line.budget is not None
+        for line in known
     ]  # fmt: skip
-    return charts.budget_bars(_("Budgets: spent, reserved, and what the plan would take"), rows) if rows else None
+    return charts.budget_bars(_bars_title(lines), rows) if rows else None
 
 
-def _burn_downs(
-    lines: Sequence[CohortLine], points: Sequence[BurnPoint], plan_title: str | None, now: datetime
-) -> list[tuple[str, charts.Chart]]:
+def _bars_title(lines: Sequence[CohortLine]) -> str:
+    known = sum(line.budget is not None for line in lines)
+    if known <= MOST_BARS:
+        return _("Budgets: spent, reserved, and what the plan would take")
+    return _("The %(shown)s of %(all)s budgets with the least left", shown=MOST_BARS, all=current().number(known))
+
+
+def _burn_downs(here: Workplace, lines: Sequence[CohortLine], plan_title: str | None) -> list[tuple[str, charts.Chart]]:
     found = []
     for line in lines:
-        mine = [
-            (point.when, point.spent)
-            for point in reversed(points)
-            if point.cohort == line.cohort and point.source == line.source
-        ]
-        if line.budget is None or not mine:
+        if line.budget is None:
+            continue
+        mine = [(point.when, point.spent) for point in course(here, line, MOST_POINTS)]
+        if not mine:
             continue
         title = (
             _("What is left for training patients") if line.cohort == "training"
@@ -157,7 +214,7 @@ def _burn_downs(
         )  # fmt: skip
         chart = charts.burn_down(
             title, mine, line.budget, reserved=line.reserved, ghost=line.plan or 0.0,
-            ghost_label="" if line.plan is None else _("plan %(name)s", name=plan_title or ""), now=now,
+            ghost_label="" if line.plan is None else _("plan %(name)s", name=plan_title or ""), now=here.now(),
         )  # fmt: skip
         found.append((title, chart))
     return found

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from fastapi import Request
 
 from admin_api.web import charts
 from admin_api.web.language import N_, _, current, ngettext
 from admin_api.web.rendering import render
-from admin_api.web.runs.watching import RunView
+from admin_api.web.runs.watching import PartView, RoundView, RunView
 
+T = TypeVar("T")
 STAGE_WORDS: Mapping[str, str] = {
     "joining": N_("hospitals are joining"),
     "training": N_("training"),
@@ -20,7 +22,11 @@ STAGE_WORDS: Mapping[str, str] = {
     "done": N_("done"),
 }
 BLOCKS = ("trouble", "rounds", "parts", "events")  # of runs/one.html; each has the element id run-<name>
-MOST_CELLS = 400  # rounds drawn in the matrix
+MOST_CELLS = 400  # rounds drawn, the newest
+MOST_FIGURES = 15  # rows of figures under a picture; all are on the page of rounds
+MOST_POINTS = 60  # of a curve
+MOST_SITES = 12  # hospitals on the run's page; all are on the page of hospitals
+MOST_DRAWN = 8  # of them, for whom the matrix stands there as well
 
 
 def sentence(run: RunView) -> str:
@@ -69,17 +75,21 @@ def page_values(run: RunView) -> dict[str, Any]:
         upcoming = (rounds[-1].number if rounds else 0) + 1
         if upcoming <= run.planned:
             shown = [*shown, charts.Round(upcoming, "running")]
-    trained = sorted({site for each in run.round_list for site in (*each.participants, *each.dropped)} | set(run.sites))
+    strip = charts.rounds_strip(_("Rounds"), shown, planned=run.planned)
+    trained = trained_sites(run)
+    parts = parts_in_order(run)
     return {
         "run": run,
         "live": live,
         "sentence": sentence(run),
         "values": values_of(run),
-        "strip": charts.rounds_strip(_("Rounds"), shown, planned=run.planned),
-        "matrix": charts.participation(_("Who took part"), trained, rounds[-MOST_CELLS:]),
+        "strip": replace(strip, table=replace(strip.table, rows=strip.table.rows[-MOST_FIGURES:])),
+        "more_rounds": len(rounds) > MOST_FIGURES,
+        "matrix": matrix(run, trained) if rounds and len(trained) <= MOST_DRAWN else None,
         "curve": _curve(run),
         "seconds": _seconds(run),
-        "part_rows": [_part_row(each) for each in run.parts],
+        "part_rows": [part_row(each) for each in parts[:MOST_SITES]],
+        "more_parts": len(parts) > MOST_SITES or len(trained) > MOST_DRAWN,
         "timeline": [
             {"when": each.when, "words": each.words, "entry": each.entry, "state": _EVENT_STATES.get(each.kind)}
             for each in run.events
@@ -97,33 +107,69 @@ _EVENT_STATES: Mapping[str, str] = {
 }
 
 
+def trained_sites(run: RunView) -> list[str]:
+    """The hospitals that train in it, by name."""
+    return sorted({site for each in run.round_list for site in (*each.participants, *each.dropped)} | set(run.sites))
+
+
+def parts_in_order(run: RunView) -> list[PartView]:
+    """The hospitals' parts: who refused first, who was missing next, the others by name."""
+    return sorted(run.parts, key=lambda part: (part.state != "refused", part.dropped == 0, part.site))
+
+
+def matrix(run: RunView, sites: Sequence[str]) -> charts.Chart:
+    """Which of these hospitals took part in which round, the newest rounds."""
+    rounds = [
+        charts.Round(each.number, each.state, each.participants, each.dropped) for each in run.round_list[-MOST_CELLS:]
+    ]
+    return charts.participation(_("Who took part"), sites, rounds)
+
+
+def thinned(points: Sequence[T], most: int) -> list[T]:
+    """At most `most` of them, 2 at least: the first, the last, and evenly between them.
+
+    >>> thinned(range(10), 4)
+    [0, 3, 6, 9]
+    """
+    if len(points) <= most:
+        return list(points)
+    return [points[place * (len(points) - 1) // (most - 1)] for place in range(most)]
+
+
 def _curve(run: RunView) -> charts.Chart | None:
     points = [charts.Point(each.number, each.epsilon) for each in run.round_list if each.epsilon is not None]
     if not points:
         return None
-    return charts.line_with_interval(
+    chart = charts.line_with_interval(
         _("Privacy loss of a training patient so far"),
-        [charts.Series(_("epsilon"), [charts.Point(0, 0.0), *points])],
+        [charts.Series(_("epsilon"), [charts.Point(0, 0.0), *thinned(points, MOST_POINTS)])],
         x_label=_("round"),
         y_label=_("epsilon"),
         limit=run.epsilon_planned,
         limit_label="" if run.epsilon_planned is None else _("plan: %(e)s", e=current().epsilon(run.epsilon_planned)),
     )
+    return _with_few_figures(chart)
 
 
 def _seconds(run: RunView) -> charts.Chart | None:
     points = [charts.Point(each.number, each.seconds) for each in run.round_list if each.seconds is not None]
     if len(points) < 2:
         return None
-    return charts.line_with_interval(
+    chart = charts.line_with_interval(
         _("How long rounds took"),
-        [charts.Series(_("seconds"), points, hue=2)],
+        [charts.Series(_("seconds"), thinned(points, MOST_POINTS), hue=2)],
         x_label=_("round"),
         y_label=_("seconds"),
     )
+    return _with_few_figures(chart)
 
 
-def _part_row(part: Any) -> dict[str, Any]:
+def _with_few_figures(chart: charts.Chart) -> charts.Chart:
+    return replace(chart, table=replace(chart.table, rows=thinned(chart.table.rows, MOST_FIGURES)))
+
+
+def part_row(part: PartView) -> dict[str, Any]:
+    """A row of the table of hospitals."""
     return {
         "site": {"text": part.site, "href": f"/hospitals/{part.site}"},
         "does": _("trains") if part.trains else _("evaluates only"),
@@ -133,6 +179,20 @@ def _part_row(part: Any) -> dict[str, Any]:
         "reason": part.reason,
         "entry": part.entry,
         "tone": "danger" if part.state == "refused" else "attention" if part.dropped else "",
+    }
+
+
+def round_row(one: RoundView) -> dict[str, Any]:
+    """A row of the table of rounds."""
+    return {
+        "number": one.number,
+        "state": one.state,
+        "participants": len(one.participants),
+        "dropped": ", ".join(one.dropped) or None,
+        "epsilon": one.epsilon,
+        "seconds": one.seconds,
+        "entry": one.entry,
+        "tone": "danger" if one.state == "aborted" else "attention" if one.dropped else "",
     }
 
 

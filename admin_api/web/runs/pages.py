@@ -16,11 +16,20 @@ from admin_api.web.rendering import render
 from admin_api.web.routes import PageRoute
 from admin_api.web.runs import starting
 from admin_api.web.runs.api import DIGEST, listed
-from admin_api.web.runs.page_view import page_values
+from admin_api.web.runs.page_view import (
+    matrix,
+    page_values,
+    part_row,
+    parts_in_order,
+    round_row,
+    sentence,
+    trained_sites,
+)
 from admin_api.web.runs.watching import RunLine, run_view
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 AT_ONCE = 50
+SITES_AT_ONCE = 20  # hospitals with a row in the matrix
 
 
 @router.get("/runs", name="runs.list.page")
@@ -90,6 +99,49 @@ def federation_page(request: Request, here: Here, who: Who) -> Response:
 def run_page(run: Name, request: Request, here: Here, who: Who) -> Response:
     """One run, live."""
     return render(request, "runs/one.html", may_start=who.role in ADMINS, **page_values(run_view(here, run)))
+
+
+@router.get("/runs/{run}/rounds", name="runs.rounds.page")
+def rounds_page(
+    run: Name, request: Request, here: Here, before: Annotated[int | None, Query(ge=1, le=1_000_000_000)] = None
+) -> Response:
+    """A run's rounds with all their figures, newest first, those before a round."""
+    found = run_view(here, run)
+    earlier = [each for each in reversed(found.round_list) if before is None or each.number < before]
+    rows = [round_row(each) for each in earlier[:AT_ONCE]]
+    return render(
+        request,
+        "runs/rounds.html",
+        run=found,
+        rows=rows,
+        sentence=sentence(found),
+        before=rows[-1]["number"] if len(earlier) > AT_ONCE else None,
+        newest=before is None,
+    )
+
+
+@router.get("/runs/{run}/hospitals", name="runs.hospitals.page")
+def hospitals_page(
+    run: Name, request: Request, here: Here, first: Annotated[int, Query(ge=1, le=1_000_000)] = 1
+) -> Response:
+    """A run's hospitals and who took part in which round, from the first, the second, ... in order of attention."""
+    found = run_view(here, run)
+    parts = parts_in_order(found)
+    shown = parts[first - 1 : first - 1 + SITES_AT_ONCE]
+    trained = set(trained_sites(found))
+    sites = [part.site for part in shown if part.site in trained]
+    return render(
+        request,
+        "runs/hospitals.html",
+        run=found,
+        rows=[part_row(part) for part in shown],
+        matrix=matrix(found, sites) if found.round_list and sites else None,
+        sentence=sentence(found),
+        first=first,
+        last=first - 1 + len(shown),
+        following=first + SITES_AT_ONCE if first - 1 + SITES_AT_ONCE < len(parts) else None,
+        total=len(parts),
+    )
 
 
 @router.post("/runs/start", name="runs.start.post")

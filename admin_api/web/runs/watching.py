@@ -30,7 +30,7 @@ from jobs.terms import plan_model, secagg_parameters
 
 STAGES = ("joining", "training", "aborted", "evaluating", "done")
 LAST_ROUNDS = 10  # whose median tells how long the next ones take
-MOST_EVENTS = 40
+MOST_EVENTS = 12
 MOST_WAITING = 20  # of the newest runs, among which those are that the log does not know yet
 
 

@@ -1,4 +1,4 @@
-"""An admin's first day on the pages: a one-time link, a certificate by the root's passphrase, a hospital invited, a plan.
+"""An admin's first day: a one-time link, a certificate by the root's passphrase, a hospital invited, a plan.
 
 From founding to a hospital's kit, with all three people in windows of their own, is in
 tests/admin_api/web/certificates/test_browser.py. Here the consortium has run, so an admin joins it, gets keys to work
@@ -84,7 +84,7 @@ def test_a_plan_is_proposed(ada: Visit) -> None:
     form.locator("[name=delta]").fill("1e-5")
     form.locator("[name=rounds]").fill("4")
     form.locator("[name=nominal_patients]").fill("300")
-    for box in form.locator('[name=sites]').all():
+    for box in form.locator("[name=sites]").all():
         box.set_checked(box.get_attribute("value") in TRAINERS)
     form.locator("[name=labels]").fill("I10\nK40")
     expect(page.locator("#forecast table").first).to_be_visible()

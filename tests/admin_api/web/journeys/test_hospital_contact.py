@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import expect
@@ -80,7 +81,7 @@ def test_what_is_wrong_with_a_file_is_said(nel: Visit, tmp_path: Path) -> None:
 def test_signing_out_ends_it(nel: Visit, place: Town) -> None:
     page = nel.page
     nel.go("/")
-    cookies = page.context.cookies()
+    cookies: Any = page.context.cookies()
     page.locator('[popovertarget="viewer-menu"]:visible').first.click()
     page.get_by_role("button", name="Sign out").click()
     page.wait_for_url("**/sign-in*")

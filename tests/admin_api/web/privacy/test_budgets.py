@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from admin_api.planning import propose
-from admin_api.web.privacy.pages import LEAVING_WORDS
+from admin_api.web.privacy.budgets import CohortLine
+from admin_api.web.privacy.pages import LEAVING_WORDS, _bars
 from audit.canonical import canonical_json
 from audit.entry import METRICS_REPORTED, SITE_ACCEPTED, Entry
 from audit.errors import EntryError
@@ -55,6 +59,63 @@ def test_how_it_was_spent_is_told_with_its_evidence(privacy_office: Office) -> N
     assert "What is left for training patients" in page
     for point in points:
         assert f'href="/log/{point["entry"]}"' in page
+
+
+def test_the_list_comes_in_pieces_sorted_and_searched(privacy_office: Office) -> None:
+    client = privacy_office.ada.client
+    whole = client.get("/api/v1/privacy?limit=200").json()
+    sites = (*TRAINERS, EVALUATOR)
+    assert (whole["total"], whole["next"]) == (2 * len(sites), None)
+    assert [line["site"] for line in whole["items"]] == sorted(line["site"] for line in whole["items"])
+    for sort, field in (("left", "left"), ("-spent", "spent")):
+        pieces, after = [], ""
+        while True:
+            piece = client.get(f"/api/v1/privacy?sort={sort}&limit=3{after}").json()
+            pieces += piece["items"]
+            if piece["next"] is None:
+                break
+            after = f"&after={piece['next']}"
+        assert sorted(map(str, pieces)) == sorted(map(str, whole["items"])), "nothing twice, nothing left out"
+        assert [line[field] for line in pieces] == sorted(
+            (line[field] for line in pieces), reverse=sort.startswith("-")
+        )
+    found = client.get("/api/v1/privacy?search=MSTE").json()
+    assert {line["site"] for line in found["items"]} == {"amstel"}
+    assert client.get("/api/v1/privacy?after=nonsense").status_code == 422
+    assert client.get("/api/v1/privacy?sort=plan").status_code == 422
+
+
+def test_the_sentence_is_about_all_hospitals_whatever_is_shown(privacy_office: Office) -> None:
+    client = privacy_office.ada.client
+    said = re.search(r'class="sentence">([^<]+)', client.get("/privacy").text)
+    assert said is not None
+    searched = client.get("/privacy?search=geul&sort=-left").text
+    assert said[1] in searched
+    assert 'href="/privacy/geul"' in searched
+    assert 'href="/privacy/amstel"' not in searched
+    assert 'aria-sort="descending"' in searched
+    assert "name matches." in client.get("/privacy?search=nobody").text
+
+
+def test_spreadsheets_hold_everything(privacy_office: Office) -> None:
+    client = privacy_office.ada.client
+    answer = client.get("/privacy/export/budgets.csv?sort=-spent")
+    assert answer.headers["content-type"].startswith("text/csv")
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    items = client.get("/api/v1/privacy?sort=-spent&limit=200").json()["items"]
+    assert [(row["site"], row["cohort"], float(row["left"])) for row in rows] == [
+        (line["site"], line["cohort"], line["left"]) for line in items
+    ]
+    rows = list(csv.DictReader(io.StringIO(client.get("/privacy/amstel/points.csv").text)))
+    points = client.get("/api/v1/privacy/hospitals/amstel?limit=200").json()["points"]["items"]
+    assert [(row["when"], row["event"], int(row["entry"])) for row in rows] == [
+        (point["when"], point["event"], point["entry"]) for point in points
+    ]
+    assert client.get("/privacy/nobody/points.csv").status_code == 404
+    geul = privacy_office.somebody("hospital_contact", hospital=EVALUATOR)
+    assert geul.get("/privacy/amstel/points.csv").status_code == 404
+    rows = list(csv.DictReader(io.StringIO(geul.get("/privacy/export/budgets.csv").text)))
+    assert {row["site"] for row in rows} == {EVALUATOR}
 
 
 def test_a_waiting_plan_stands_beside_the_budgets(privacy_office: Office) -> None:
@@ -156,6 +217,21 @@ def test_an_admin_stands_for_no_audit(privacy_office: Office) -> None:
     assert "Log an audit" not in page
     form = posted(privacy_office.pieter.client, "/acts/new/privacy-audit", {"report": "{}"}, "audit-1")
     assert form.status_code == 409
+
+
+def test_of_many_budgets_those_with_the_least_left_are_drawn() -> None:
+    lines = [
+        CohortLine(
+            site=f"h{number:03}", cohort=TRAINING, budget=10.0, delta=1e-5, spent=number / 20, reserved=0.0,
+            left=10 - number / 20, source="ledger", when=now(), entry=number, plan=1.0, fits=number != 7,
+        )
+        for number in range(100)
+    ]  # fmt: skip
+    chart = _bars(lines)
+    assert chart is not None
+    labels = [row["label"] for row in chart.table.rows]
+    assert labels == ["h007, training", *(f"h{number:03}, training" for number in range(99, 88, -1))]
+    assert chart.table.caption == "The 12 of 100 budgets with the least left"
 
 
 def acceptance_of(office: Office) -> dict[str, Any]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 import shutil
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from admin_api.web.runs.page_view import thinned
 from admin_api.web.runs.troubles import _CODES, explained
-from admin_api.web.runs.watching import run_view
+from admin_api.web.runs.watching import MOST_EVENTS, RunView, run_view
 from jobs.records import LOCK_FILE, PLAN_FILE, PROGRESS_FILE, RESULT_FILE
 from site_packages.guard import CODES
 from tests.admin_api.consortium_folder import EVALUATOR, RUN, TRAINERS
@@ -19,6 +22,9 @@ from tests.admin_api.web.conftest import Web
 from tests.admin_api.web.crew import posted
 
 KEY = {"Idempotency-Key": "a-key"}
+
+
+FIRST_LOAD = 200_000  # bytes, with everything the page refers to
 
 
 @pytest.fixture
@@ -53,6 +59,102 @@ def test_a_finished_run_shows_what_the_log_says(office: Web) -> None:
     assert "There is no curve of the training loss" in page
     assert "Stop the run" not in page
     assert "data-live=" not in page
+
+
+def grown(run: RunView, hospitals: int, rounds: int) -> RunView:
+    """The run as if it had been larger: every seventh hospital drops out now and then."""
+    names = [f"hospital-{number:03}" for number in range(hospitals)]
+    missing = [[name for place, name in enumerate(names) if place % 7 == number % 7 == 3] for number in range(rounds)]
+    return run.model_copy(
+        update={
+            "sites": names,
+            "planned": rounds,
+            "rounds": rounds,
+            "round_list": [
+                run.round_list[0].model_copy(
+                    update={
+                        "number": number + 1, "participants": [name for name in names if name not in missing[number]],
+                        "dropped": missing[number], "epsilon": 0.01 * (number + 1), "seconds": 30.0 + number % 5,
+                        "entry": 1000 + number,
+                    }
+                )
+                for number in range(rounds)
+            ],
+            "parts": [
+                run.parts[0].model_copy(
+                    update={"site": name, "dropped": sum(name in each for each in missing), "rounds": rounds,
+                            "state": "refused" if name == names[-1] else "accepted"}
+                )
+                for name in names
+            ],
+            "events": run.events[:1] * MOST_EVENTS,
+        }
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("hospitals", "rounds"), [(8, 200), (12, 200), (200, 200)])
+def test_pages_of_a_large_run_are_light(
+    office: Web, monkeypatch: pytest.MonkeyPatch, hospitals: int, rounds: int
+) -> None:
+    large = grown(run_view(office.here, RUN), hospitals, rounds)
+    monkeypatch.setattr("admin_api.web.runs.pages.run_view", lambda *_: large)
+    client = office.signed_in("consortium_admin")
+    for path in (f"/runs/{RUN}", f"/runs/{RUN}/rounds", f"/runs/{RUN}/hospitals"):
+        page = client.get(path)
+        assert page.status_code == 200
+        parts = set(re.findall(r'<(?:link|script|img)\b[^>]*?\b(?:href|src)="(/[^"]+)"', page.text))
+        assert parts
+        assert len(page.content) + sum(len(client.get(part).content) for part in parts) < FIRST_LOAD, path
+
+
+def test_what_a_runs_page_leaves_out_is_on_pages_of_its_own(office: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = grown(run_view(office.here, RUN), 50, 120)
+    monkeypatch.setattr("admin_api.web.runs.pages.run_view", lambda *_: large)
+    client = office.signed_in("authority")
+    page = client.get(f"/runs/{RUN}").text
+    assert "The figures of all 120 rounds" in page
+    assert "All 50 hospitals" in page
+    assert 'href="/hospitals/hospital-049"' in page, "who refused is among the few shown"
+    assert 'href="/hospitals/hospital-048"' not in page
+    for place, path, expected in (
+        ("rounds", "/rounds", {str(1000 + number) for number in range(120)}),
+        ("hospitals", "/hospitals", {f"hospital-{number:03}" for number in range(50)}),
+    ):
+        found: list[str] = []
+        following: str | None = f"/runs/{RUN}{path}"
+        while following is not None:
+            text = client.get(following).text
+            pattern = r'href="/log/(\d+)"' if place == "rounds" else r'href="/hospitals/(hospital-\d+)"'
+            found += re.findall(pattern, text)
+            link = re.search(rf'href="(/runs/{RUN}{path}\?[^"]+)" rel="next"', text)
+            following = None if link is None else link[1].replace("&amp;", "&")
+        if place == "hospitals":
+            assert len(found) == len(expected), "each once"
+        assert expected <= set(found)
+    assert "Who took part" in client.get(f"/runs/{RUN}/hospitals?first=21").text
+    assert client.get(f"/runs/{RUN}/hospitals?first=1000").status_code == 200
+    assert client.get(f"/runs/{RUN}/rounds?before=0").status_code == 422
+
+
+def test_a_small_run_is_whole_on_its_page(office: Web) -> None:
+    client = office.signed_in("authority")
+    page = client.get(f"/runs/{RUN}").text
+    assert f"/runs/{RUN}/rounds" not in page
+    assert f"/runs/{RUN}/hospitals" not in page
+    assert "Who took part" in page
+    assert client.get(f"/runs/{RUN}/rounds").text.count("completed") >= 3
+    for path in ("rounds", "hospitals"):
+        assert client.get(f"/runs/run-none/{path}").status_code == 404
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 10, 11, 12, 1000])
+def test_a_curve_is_thinned_evenly_between_its_ends(count: int) -> None:
+    kept = thinned(range(count), 10)
+    assert len(kept) == min(count, 10)
+    assert (kept[0], kept[-1]) == (0, count - 1)
+    steps = [after - before for before, after in pairwise(kept)]
+    assert all(step >= 1 for step in steps)
+    assert not steps or max(steps) - min(steps) <= 1
 
 
 @pytest.mark.parametrize(
