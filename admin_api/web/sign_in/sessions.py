@@ -199,7 +199,7 @@ def device_of(user_agent: str | None) -> str:
     """What a person recognises a browser by, and no more of it than that: "Firefox, Linux"."""
     said = user_agent or ""
     names = [next((name for mark, name in known if mark in said), "") for known in (_BROWSERS, _SYSTEMS)]
-    return ", ".join(name for name in names if name) or "another program"
+    return ", ".join(name for name in names if name) or _("another program")
 
 
 def is_recent(request: Request) -> bool:
