@@ -34,7 +34,7 @@ from jobs.errors import JobError
 _REQUESTS = logging.getLogger("zegel.requests")
 _ERRORS = logging.getLogger("zegel.web")
 _GIVEN_ID = re.compile(r"[0-9A-Za-z-]{8,64}")
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "testclient"})
+_LOOPBACK = frozenset({"127.0.0.1", "::1"})
 router = APIRouter(route_class=ApiRoute, include_in_schema=False)
 
 

@@ -28,7 +28,7 @@ class Web:
 
     def client(self) -> TestClient:
         """A browser that nobody signed in with. It follows no redirects."""
-        return TestClient(self.app, base_url=URL, follow_redirects=False)
+        return TestClient(self.app, base_url=URL, follow_redirects=False, client=("127.0.0.1", 50000))
 
     def signed_in(self, role: str, *, hospital: str | None = None) -> TestClient:
         """Somebody's browser."""
