@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,8 +87,14 @@ def free_port() -> int:
 def chromium() -> Iterator[Browser]:
     """A headless Chromium with a profile of its own, closed at the end. Skips or fails as `find_chromium` does."""
     path = find_chromium()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(_QUIET), timeout=PATIENCE_S * 1000)
+    with tempfile.TemporaryDirectory(prefix="zegel-chromium-") as folder, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path,
+            args=list(_QUIET),
+            timeout=PATIENCE_S * 1000,
+            # Its reports of crashes go beside its profile, not into the home of whoever runs the tests.
+            env={**os.environ, "XDG_CONFIG_HOME": folder, "XDG_CACHE_HOME": folder},
+        )
         try:
             yield browser
         finally:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
-from tests.admin_api.web.sign_in.signed_in import sign_in_for_tests
 
 from admin_api.web.app import create_app, make_workplace
 from admin_api.web.context import Workplace
 from admin_api.web.settings import Settings
 from tests.admin_api.conftest import AfterRun
+from tests.admin_api.web.sign_in.signed_in import sign_in_for_tests
 
 URL = "https://zegel.example"
 
