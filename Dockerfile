@@ -7,10 +7,10 @@ COPY site_packages site_packages
 COPY privacy privacy
 COPY audit audit
 COPY admin_api admin_api
-# A CPU build of torch; drop the index to let the image use CUDA.
+# PIP_ARGS chooses where torch comes from: a CPU build is enough here, and much smaller.
+ARG PIP_ARGS=
 RUN python -m venv /opt/zegel \
- && /opt/zegel/bin/pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu \
-      -c constraints.txt '.[consortium,postgresql]'
+ && /opt/zegel/bin/pip install --no-cache-dir ${PIP_ARGS} -c constraints.txt '.[consortium,postgresql]'
 
 FROM python:3.11-slim-bookworm
 RUN useradd --create-home --uid 10001 zegel && install -d -o zegel -g zegel -m 0700 /consortium
